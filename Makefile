@@ -1,0 +1,132 @@
+# The only entry point: `make` lists what there is. CI runs .ci/run, which
+# installs what is missing and then makes the targets of `ci`.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools that `go run` fetches, by version.
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# The black-box tests beside this repository, and the areas of them that this
+# version must pass. Of such an area, CONFORMANCE_LATER leaves out single tests,
+# as TestName:feature, until that feature is built.
+CONFORMANCE       ?= ../shared/conformance
+CONFORMANCE_DONE  := outbound inbound policy telemetry admin lifecycle
+CONFORMANCE_LATER :=
+CONFORMANCE_RUNS  ?= 1
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+STATUS   ?= $(shell test -z "$$(git status --porcelain 2>/dev/null)" && echo Clean || echo Modified)
+LDFLAGS  := -s -w -X main.buildVersion=$(VERSION) -X main.buildRevision=$(REVISION) -X main.buildStatus=$(STATUS)
+
+FUZZTIME  ?= 20s
+BENCHTIME ?= 1s
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/ztunnel, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ztunnel ./cmd/ztunnel
+
+.PHONY: cross
+cross: ## compile for the other architecture
+	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -o /dev/null ./cmd/ztunnel
+
+.PHONY: test
+test: ## vet, all tests (as root with network namespaces), alert rules
+	go vet ./...
+	@if [ "$$(id -u)" = 0 ]; then go test -count=1 ./...; exit 0; fi; \
+	mkdir -p bin; \
+	go test -count=1 -v ./... >bin/test.log || { grep -vE '^ *(=== |--- PASS)' bin/test.log; exit 1; }; \
+	grep '^ok' bin/test.log; \
+	echo "Not root: left out$$(awk '/^ *--- SKIP/ { printf " %s", $$3 }' bin/test.log)."
+	@$(MAKE) --no-print-directory alerts-test
+
+.PHONY: race
+race: ## all tests under the race detector
+	CGO_ENABLED=1 go test -race -count=1 ./...
+
+.PHONY: netns
+netns: ## all tests as root; fails if any was skipped
+	@[ "$$(id -u)" = 0 ] || { echo "make netns needs root"; exit 1; }
+	@go test -count=1 -v ./... | awk ' \
+		/^ *--- SKIP/ { skipped++; print } \
+		/^(ok|FAIL|panic)|--- FAIL/ { print } \
+		END { if (skipped) { print skipped " tests were skipped"; exit 1 } }'
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@go list ./... | while read -r package; do \
+		{ go test -list '^Fuzz' "$$package" | grep '^Fuzz' || true; } | while read -r target; do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## every benchmark for BENCHTIME
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: lint
+lint: ## all linters
+	go run $(GOLANGCI_LINT) run ./...
+
+.PHONY: fmt
+fmt: ## format all sources
+	go run $(GOLANGCI_LINT) fmt ./...
+
+.PHONY: gen
+gen: ## generate code from the .proto files (needs protoc)
+	bash proxy/api/generate.sh
+
+.PHONY: gen-check
+gen-check: gen ## fail if generated code is not current
+	git diff --exit-code -- proxy/api
+
+.PHONY: golden
+golden: ## rewrite golden files and the table in README.md; review the difference
+	@grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n 1 dirname | sort -u | while read -r dir; do go test -count=1 "$$dir" -update; done
+
+.PHONY: dashboards
+dashboards: ## rewrite the dashboards' JSON from their sources
+	@if ls dashboards/*.go >/dev/null 2>&1; then go generate ./dashboards/...; else echo "There are no dashboards yet."; fi
+
+.PHONY: alerts-test
+alerts-test: ## check and test the alert rules (needs promtool)
+	@rules=$$(ls alerts/*.yaml 2>/dev/null | grep -v '_test\.yaml$$' || true); tests=$$(ls alerts/*_test.yaml 2>/dev/null || true); \
+	if [ -z "$$rules" ]; then echo "There are no alert rules yet."; exit 0; fi; \
+	[ -n "$$tests" ] || { echo "The alert rules have no tests."; exit 1; }; \
+	promtool check rules $$rules && promtool test rules $$tests
+
+# The lists as paths and as an argument of go test.
+conformance_paths = $(foreach area,$(CONFORMANCE_DONE),./cases/$(area)/...)
+conformance_names = $(foreach entry,$(CONFORMANCE_LATER),^$(subst /,$$/^,$(firstword $(subst :, ,$(entry))))$$)
+empty :=
+conformance_skip  = $(if $(conformance_names),-skip '$(subst $(empty) $(empty),|,$(strip $(conformance_names)))')
+
+.PHONY: conformance
+conformance: ## black-box tests of the binary in dedicated mode (needs root)
+	@if [ ! -d '$(CONFORMANCE)' ]; then echo "There are no conformance tests at $(CONFORMANCE); none were run."; exit 0; fi; \
+	if [ -z '$(strip $(CONFORMANCE_DONE))' ]; then echo "No area of the conformance tests is claimed yet; none were run."; exit 0; fi; \
+	$(MAKE) --no-print-directory build; \
+	for entry in $(CONFORMANCE_LATER); do echo "left out until $${entry#*:} is built: $${entry%%:*}"; done; \
+	cd '$(CONFORMANCE)' && ZTUNNEL='$(CURDIR)/bin/ztunnel' ZTUNNEL_MODE=dedicated go test -count=$(CONFORMANCE_RUNS) -timeout 30m $(conformance_skip) $(conformance_paths)
+
+.PHONY: demo
+demo: ## the whole product on one machine
+	@if [ ! -d loadtest/cmd/demo ]; then echo "The one-machine mesh is not built yet."; exit 1; fi
+	go run ./loadtest/cmd/demo
+
+.PHONY: nightly
+nightly: ## long fuzzing, race detector, benchmarks, conformance three times
+	$(MAKE) fuzz FUZZTIME=10m
+	$(MAKE) race
+	$(MAKE) bench BENCHTIME=3s
+	$(MAKE) conformance CONFORMANCE_RUNS=3
+
+.PHONY: ci
+ci: test lint conformance ## what CI runs, where everything is installed
