@@ -119,7 +119,7 @@ conformance: ## black-box tests of the binary in dedicated mode (needs root)
 .PHONY: demo
 demo: ## the whole product on one machine
 	@if [ ! -d loadtest/cmd/demo ]; then echo "The one-machine mesh is not built yet."; exit 1; fi
-	go run ./loadtest/cmd/demo
+	go run ./loadtest/cmd/demo $(if $(KEEP),-keep)
 
 .PHONY: nightly
 nightly: ## long fuzzing, race detector, benchmarks, conformance three times

@@ -41,7 +41,8 @@ func (s *Set) Dump() Dump {
 	d := Dump{Inbound: []InboundDump{}, Outbound: []OutboundDump{}}
 	inbound := map[inboundKey]struct{}{}
 	outbound := map[OutboundDump]struct{}{}
-	for _, c := range s.List() {
+	for _, conn := range s.List() {
+		c := conn.Facts()
 		if !c.Inbound {
 			outbound[OutboundDump{c.Src, c.Original, c.Actual, c.Protocol}] = struct{}{}
 			continue

@@ -6,6 +6,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,15 @@ type cause struct {
 	flag connection.Flag
 }
 
+// CauseOf returns the cause in the chain of err, nil if there is none: an error
+// that came of ending a connection says why.
+func CauseOf(err error) error {
+	if c, ok := errors.AsType[*cause](err); ok {
+		return c
+	}
+	return nil
+}
+
 func (c *cause) Error() string                { return c.text }
 func (c *cause) FailureFlag() connection.Flag { return c.flag }
 
@@ -46,9 +56,8 @@ const (
 	DoubleHBONE Protocol = "DOUBLEHBONE"
 )
 
-// Conn is one open connection. Its exported fields are set before Add and not
-// changed afterwards.
-type Conn struct {
+// Facts are what is to be known of an open connection.
+type Facts struct {
 	Inbound  bool
 	Src      netip.AddrPort
 	Original netip.AddrPort // outbound: the destination that the application dialled
@@ -57,17 +66,29 @@ type Conn struct {
 	Protocol Protocol
 	Identity spiffe.ID // of the peer; zero if it has none
 	Workload string    // UID of the destination workload, for messages
+}
 
-	// Cancel ends the connection with a cause. It must not block.
-	Cancel context.CancelCauseFunc
-	// Recheck tells whether policy still allows the connection: nil if so.
-	// Nil for connections that no policy rules.
-	Recheck func() error
+// Owner is who serves a connection.
+type Owner interface {
+	// Facts tells what is to be known of the connection.
+	Facts() Facts
+	// Recheck tells whether policy still allows the connection: nil if so, and
+	// for connections that no policy rules.
+	Recheck() error
+}
+
+// Conn is the place of one open connection in its set. It belongs into the
+// connection's own record.
+type Conn struct {
+	owner Owner
+
+	mu    sync.Mutex
+	end   func(cause error) // see OnEnd
+	cause error             // of End
 
 	set        *Set
 	shard      *shard
 	next, prev *Conn
-	done       chan struct{} // made on demand by Recheck, closed by Remove
 }
 
 // shards bounds how many connections wait for one another when they open and close.
@@ -89,11 +110,11 @@ type Set struct {
 	empty   chan struct{} // closed when count falls to 0; nil if nobody waits
 }
 
-// Add registers a connection. Every Add needs one Remove.
-func (s *Set) Add(c *Conn) {
+// Add registers a connection of owner. Every Add needs one Remove.
+func (s *Set) Add(c *Conn, owner Owner) {
 	s.count.Add(1)
 	sh := &s.shards[s.spread.Add(1)%shards]
-	c.set, c.shard = s, sh
+	c.owner, c.set, c.shard = owner, s, sh
 	sh.mu.Lock()
 	c.next = sh.head
 	if c.next != nil {
@@ -102,6 +123,9 @@ func (s *Set) Add(c *Conn) {
 	sh.head = c
 	sh.mu.Unlock()
 }
+
+// Facts are those of the owner.
+func (c *Conn) Facts() Facts { return c.owner.Facts() }
 
 // Remove takes the connection out of its set.
 func (c *Conn) Remove() {
@@ -116,11 +140,7 @@ func (c *Conn) Remove() {
 		c.next.prev = c.prev
 	}
 	c.next, c.prev = nil, nil
-	done := c.done
 	sh.mu.Unlock()
-	if done != nil {
-		close(done)
-	}
 	if c.set.count.Add(-1) == 0 {
 		c.set.nowEmpty()
 	}
@@ -158,11 +178,37 @@ func (s *Set) Wait(ctx context.Context) error {
 	}
 }
 
-// CancelAll ends all connections with a cause, and returns how many.
-func (s *Set) CancelAll(cause error) int {
+// OnEnd says how the connection is ended from now on, in place of what was said
+// before: by cancelling its context while it is set up, by cancelling its stream
+// later. If End was called already, it is told at once. f must not block.
+func (c *Conn) OnEnd(f func(cause error)) {
+	c.mu.Lock()
+	c.end = f
+	cause := c.cause
+	c.mu.Unlock()
+	if cause != nil {
+		f(cause)
+	}
+}
+
+// End ends the connection with a cause. The first one counts.
+func (c *Conn) End(cause error) {
+	c.mu.Lock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	f, cause := c.end, c.cause
+	c.mu.Unlock()
+	if f != nil {
+		f(cause)
+	}
+}
+
+// EndAll ends all connections with a cause, and returns how many.
+func (s *Set) EndAll(cause error) int {
 	conns := s.List()
 	for _, c := range conns {
-		c.Cancel(cause)
+		c.End(cause)
 	}
 	return len(conns)
 }
@@ -182,38 +228,16 @@ func (s *Set) List() []*Conn {
 	return list
 }
 
-// Recheck asks every ruled connection whether it is still allowed, ends those
-// that are not with ErrPolicyChanged, and waits until these are gone or ctx
-// ends. It returns the connections that it ended.
-func (s *Set) Recheck(ctx context.Context) []*Conn {
+// Recheck asks every ruled connection whether it is still allowed, and ends
+// those that are not with ErrPolicyChanged. It returns these and does not wait
+// for them: what a peer can delay must not delay the others.
+func (s *Set) Recheck() []*Conn {
 	var ended []*Conn
 	for _, c := range s.List() {
-		if c.Recheck != nil && c.Recheck() != nil {
-			c.Cancel(ErrPolicyChanged)
+		if c.owner.Recheck() != nil {
+			c.End(ErrPolicyChanged)
 			ended = append(ended, c)
 		}
 	}
-	for _, c := range ended {
-		c.wait(ctx)
-	}
 	return ended
-}
-
-// wait returns when the connection was removed, or ctx ends.
-func (c *Conn) wait(ctx context.Context) {
-	sh := c.shard
-	sh.mu.Lock()
-	if c.prev == nil && c.next == nil && sh.head != c {
-		sh.mu.Unlock()
-		return
-	}
-	if c.done == nil {
-		c.done = make(chan struct{})
-	}
-	done := c.done
-	sh.mu.Unlock()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
 }

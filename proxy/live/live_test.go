@@ -10,10 +10,23 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"ztunnel/telemetry/connection"
 )
 
+// owner answers with its fields.
+type owner struct {
+	facts   Facts
+	recheck error
+}
+
+func (o owner) Facts() Facts   { return o.facts }
+func (o owner) Recheck() error { return o.recheck }
+
 func conn(cancel func(error)) *Conn {
-	return &Conn{Cancel: cancel}
+	c := &Conn{}
+	c.OnEnd(cancel)
+	return c
 }
 
 func TestWait_ReturnsWhenTheLastConnectionIsRemoved(t *testing.T) {
@@ -23,8 +36,8 @@ func TestWait_ReturnsWhenTheLastConnectionIsRemoved(t *testing.T) {
 			t.Errorf("Wait() of an empty set = %v, want nil", err)
 		}
 		a, b := conn(nil), conn(nil)
-		s.Add(a)
-		s.Add(b)
+		s.Add(a, owner{})
+		s.Add(b, owner{})
 		go func() {
 			time.Sleep(time.Second)
 			a.Remove()
@@ -41,7 +54,7 @@ func TestWait_ReturnsWhenTheLastConnectionIsRemoved(t *testing.T) {
 func TestWait_EndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Set
-		s.Add(conn(nil))
+		s.Add(conn(nil), owner{})
 		late := errors.New("too late")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, late)
 		defer cancel()
@@ -52,39 +65,54 @@ func TestWait_EndsWithItsContext(t *testing.T) {
 }
 
 func TestRecheck_EndsOnlyWhatIsDenied(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s Set
-		causes := map[string]error{}
-		add := func(name string, recheck func() error) *Conn {
-			c := &Conn{Recheck: recheck}
-			c.Cancel = func(cause error) {
-				causes[name] = cause
-				go func() {
-					time.Sleep(time.Second) // until it is torn down
-					c.Remove()
-				}()
-			}
-			s.Add(c)
-			return c
+	var s Set
+	causes := map[string]error{}
+	add := func(name string, recheck error) *Conn {
+		c := conn(func(cause error) { causes[name] = cause })
+		s.Add(c, owner{recheck: recheck})
+		return c
+	}
+	add("allowed", nil)
+	denied := add("denied", errors.New("no"))
+	ended := s.Recheck()
+	if len(ended) != 1 || ended[0] != denied {
+		t.Errorf("Recheck() ended %d connections, want the denied one", len(ended))
+	}
+	if len(causes) != 1 || !errors.Is(causes["denied"], ErrPolicyChanged) {
+		t.Errorf("causes = %v, want only ErrPolicyChanged for the denied one", causes)
+	}
+}
+
+func TestEndAll_EndsEverythingWithItsCause(t *testing.T) {
+	var s Set
+	causes := make([]error, 40)
+	for i := range causes {
+		s.Add(conn(func(cause error) { causes[i] = cause }), owner{})
+	}
+	if n := s.EndAll(ErrDraining); n != len(causes) {
+		t.Errorf("EndAll() = %d, want %d", n, len(causes))
+	}
+	for i, cause := range causes {
+		if !errors.Is(cause, ErrDraining) {
+			t.Fatalf("cause of connection %d = %v, want ErrDraining", i, cause)
 		}
-		add("free", nil)
-		add("allowed", func() error { return nil })
-		denied := add("denied", func() error { return errors.New("no") })
-		start := time.Now()
-		ended := s.Recheck(t.Context())
-		if len(ended) != 1 || ended[0] != denied {
-			t.Errorf("Recheck() ended %d connections, want the denied one", len(ended))
+	}
+}
+
+func TestCauses_FlagsAndTexts(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		flag connection.Flag
+		text string
+	}{
+		{ErrPolicyChanged, connection.FlagDeny, "connection closed due to policy change"},
+		{ErrDraining, connection.FlagNone, "connection closed due to connection drain"},
+		{ErrCertificateRevoked, connection.FlagRevoked, "connection closed: peer certificate revoked by CRL"},
+	} {
+		if got := connection.FlagOf(tc.err); got != tc.flag || tc.err.Error() != tc.text {
+			t.Errorf("%q has flag %q, want %q with %q", tc.err, got, tc.text, tc.flag)
 		}
-		if len(causes) != 1 || !errors.Is(causes["denied"], ErrPolicyChanged) {
-			t.Errorf("causes = %v, want only ErrPolicyChanged for the denied one", causes)
-		}
-		if took := time.Since(start); took != time.Second {
-			t.Errorf("Recheck() took %v, want to wait until the connection is gone", took)
-		}
-		if s.Len() != 2 {
-			t.Errorf("Len() = %d, want 2", s.Len())
-		}
-	})
+	}
 }
 
 // Removing in any order leaves exactly the others in the list.
@@ -95,7 +123,7 @@ func TestSet_Model(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(*rapid.T) {
 				c := conn(nil)
-				s.Add(c)
+				s.Add(c, owner{})
 				model[c] = true
 			},
 			"remove": func(t *rapid.T) {
@@ -125,10 +153,10 @@ func TestDump_MergesEqualStreamsAndSorts(t *testing.T) {
 	var s Set
 	addr := netip.MustParseAddrPort
 	for range 2 {
-		s.Add(&Conn{Inbound: true, Src: addr("10.0.0.2:1"), Actual: addr("10.0.0.9:80"), Host: "web.shop", Protocol: HBONE})
+		s.Add(conn(nil), owner{facts: Facts{Inbound: true, Src: addr("10.0.0.2:1"), Actual: addr("10.0.0.9:80"), Host: "web.shop", Protocol: HBONE}})
 	}
-	s.Add(&Conn{Inbound: true, Src: addr("10.0.0.1:1"), Actual: addr("10.0.0.9:80"), Protocol: TCP})
-	s.Add(&Conn{Src: addr("10.0.0.9:5"), Original: addr("10.9.0.1:80"), Actual: addr("10.0.0.3:15008"), Protocol: HBONE})
+	s.Add(conn(nil), owner{facts: Facts{Inbound: true, Src: addr("10.0.0.1:1"), Actual: addr("10.0.0.9:80"), Protocol: TCP}})
+	s.Add(conn(nil), owner{facts: Facts{Src: addr("10.0.0.9:5"), Original: addr("10.9.0.1:80"), Actual: addr("10.0.0.3:15008"), Protocol: HBONE}})
 	got, err := json.Marshal(s.Dump())
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +174,7 @@ func BenchmarkAddRemove(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		c := conn(nil)
 		for pb.Next() {
-			s.Add(c)
+			s.Add(c, owner{})
 			c.Remove()
 		}
 	})

@@ -1,0 +1,138 @@
+package relay
+
+import (
+	"net"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+)
+
+// half is one direction of a session. One goroutine owns it.
+type half struct {
+	src, dst syscall.RawConn
+	out      *net.TCPConn   // dst again, to close its write end
+	count    *atomic.Uint64 // bytes written to dst
+
+	// The callbacks of src.Read and dst.Write, made once: a method value allocates.
+	onReadable, onWritable func(fd uintptr) bool
+
+	buf        *buffer // nil while src is not readable
+	start, end int     // what of buf is read and not yet written
+	size       uint8   // index of the size of the next buffer
+	small      uint8   // consecutive small reads
+	eof        bool    // src has ended
+
+	err      error // why the copy ended, nil at end of file
+	closeErr error // of closing the write end of dst
+}
+
+func (h *half) init(src, dst syscall.RawConn, out *net.TCPConn, count *atomic.Uint64) {
+	h.src, h.dst, h.out, h.count = src, dst, out, count
+	h.onReadable, h.onWritable = h.read, h.write
+}
+
+// run copies until src ends or an error happens, then closes the write end of dst.
+func (h *half) run() {
+	for h.err == nil && !h.eof {
+		if err := h.src.Read(h.onReadable); err != nil {
+			h.fail(err)
+		} else if h.start < h.end {
+			if err := h.dst.Write(h.onWritable); err != nil {
+				h.fail(err)
+			}
+		}
+		if h.buf != nil && h.buf.size != h.size {
+			h.drop()
+		}
+	}
+	h.drop()
+	h.closeErr = h.out.CloseWrite()
+}
+
+// fail records why the copy ends, unless a callback has recorded the cause.
+func (h *half) fail(err error) {
+	if h.err == nil {
+		h.err = err
+	}
+}
+
+// drop gives the buffer back.
+func (h *half) drop() {
+	if h.buf != nil {
+		h.buf.release()
+		h.buf = nil
+	}
+}
+
+// read is called with a source that may be readable. It reports whether it has an outcome: bytes, the end or an error;
+// without one, the poller waits and no buffer is held. Reading goes on until the kernel has nothing more, since the
+// poller reports readiness once only.
+func (h *half) read(fd uintptr) bool {
+	if h.buf == nil {
+		h.buf = takeBuffer(h.size)
+	}
+	n, errno := transfer(syscall.SYS_READ, fd, h.buf.bytes)
+	switch {
+	case errno == syscall.EAGAIN:
+		h.drop()
+		return false
+	case errno != 0:
+		h.err = errno
+	case n == 0:
+		h.eof = true
+	default:
+		h.start, h.end = 0, n
+		h.adapt(n)
+	}
+	return true
+}
+
+// adapt chooses the size of the next buffer after a read of n bytes.
+func (h *half) adapt(n int) {
+	switch {
+	case n == len(h.buf.bytes):
+		h.small = 0
+		if h.size < sizes-1 {
+			h.size++
+		}
+	case n >= len(h.buf.bytes)/16:
+		h.small = 0
+	case h.small < smallReads:
+		h.small++
+	case h.size > 0:
+		h.small = 0
+		h.size--
+	}
+}
+
+// write is called with a destination that may be writable. It reports whether it is done with the buffer's bytes: all
+// are written and counted, or there is an error.
+func (h *half) write(fd uintptr) bool {
+	for h.start < h.end {
+		n, errno := transfer(syscall.SYS_WRITE, fd, h.buf.bytes[h.start:h.end])
+		switch {
+		case errno == syscall.EAGAIN:
+			return false
+		case errno != 0:
+			h.err = errno
+			return true
+		case n == 0:
+			h.err = ErrWriteZero
+			return true
+		}
+		h.start += n
+		h.count.Add(uint64(n))
+	}
+	return true
+}
+
+// transfer is read(2) or write(2) on a socket that package net has made non-blocking. The call never sleeps, so the
+// scheduler is not told of it, which would cost more than the call.
+func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != syscall.EINTR {
+			return int(n), errno
+		}
+	}
+}

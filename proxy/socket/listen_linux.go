@@ -1,0 +1,138 @@
+package socket
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// backlog is the length of the accept queue, that of the reference. Package net would take the system's maximum.
+const backlog = 128
+
+// Listen opens a listening socket in the factory's namespace. The IPv6 wildcard accepts IPv4 too.
+//
+// transparent asks for IP_TRANSPARENT, which lets the proxy keep the client's source address: true makes a failure an
+// error, false does not try, nil tries and reports the outcome in isTransparent.
+//
+// What accepted connections inherit is set here, once: the mark (in a pod's namespace) and the keepalive settings; see
+// Accepted. Errors are *BindError. The caller closes the listener.
+func (f *Factory) Listen(ctx context.Context, addr netip.AddrPort, transparent *bool) (ln *net.TCPListener, isTransparent bool, err error) {
+	lc := net.ListenConfig{
+		KeepAlive: -1, // package net would set its own four options on each accepted socket
+		Control:   func(network, _ string, c syscall.RawConn) error { return f.prepareListener(network, addr, c) },
+	}
+	lc.SetMultipathTCP(false) // else SO_ORIGINAL_DST and the options differ
+	network := "tcp"
+	if addr.Addr().Is4() {
+		network = "tcp4" // "tcp" would turn the IPv4 wildcard into the IPv6 one
+	}
+	l, err := lc.Listen(ctx, network, addr.String())
+	if err != nil {
+		return nil, false, &BindError{addr, err}
+	}
+	ln = l.(*net.TCPListener)
+	if isTransparent, err = f.finishListener(ln, transparent); err != nil {
+		ln.Close()
+		return nil, false, &BindError{addr, err}
+	}
+	return ln, isTransparent, nil
+}
+
+// prepareListener sets the options that must be there before bind(2).
+func (f *Factory) prepareListener(network string, addr netip.AddrPort, c syscall.RawConn) error {
+	var inner error
+	err := c.Control(func(p uintptr) {
+		fd, family := int(p), familyOf(network)
+		if f.cfg.NetNS != nil {
+			if inner = f.replace(fd, family); inner != nil {
+				return
+			}
+			if inner = f.restoreDefaults(fd, family, addr); inner != nil {
+				return
+			}
+			if inner = setMark(fd, f.cfg.Mark); inner != nil {
+				return
+			}
+		}
+		if f.cfg.ReusePort {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				f.cfg.Log.Warn(fmt.Sprintf("setting set_reuseport failed: %s addr: %s", ErrorText(err), addr))
+			}
+		}
+		setKeepalive(fd, &f.cfg.Keepalive)
+	})
+	if err != nil {
+		return err
+	}
+	return inner
+}
+
+// restoreDefaults sets on a replaced listening socket what package net had set on the one it made.
+func (f *Factory) restoreDefaults(fd, family int, addr netip.AddrPort) error {
+	if family == unix.AF_INET6 {
+		only := 1
+		if addr.Addr().IsUnspecified() {
+			only = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
+			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		}
+	}
+	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+}
+
+// finishListener sets what is set on a bound socket: the backlog and IP_TRANSPARENT. The latter is the IPv4 option for
+// an IPv6 socket too; the kernel keeps one flag for both.
+func (f *Factory) finishListener(ln *net.TCPListener, transparent *bool) (bool, error) {
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	on := false
+	var inner error
+	err = rc.Control(func(p uintptr) {
+		fd := int(p)
+		if inner = os.NewSyscallError("listen", unix.Listen(fd, backlog)); inner != nil {
+			return
+		}
+		if transparent != nil && !*transparent {
+			return
+		}
+		err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+		on = err == nil
+		if err != nil && transparent != nil {
+			inner = os.NewSyscallError("setsockopt IP_TRANSPARENT", err)
+		}
+	})
+	if err != nil {
+		return false, err
+	}
+	return on, inner
+}
+
+// Accepted finishes the options of a connection accepted from a listener of this factory. Such a connection has
+// inherited mark, keepalive and user timeout, and package net has set TCP_NODELAY, so keepalive true needs no system
+// call; false takes keepalive and user timeout off again, which is what the reference has on tunnels and SOCKS.
+func (f *Factory) Accepted(c *net.TCPConn, keepalive bool) error {
+	k := &f.cfg.Keepalive
+	if keepalive || !k.Enabled && !k.UserTimeout {
+		return nil
+	}
+	return control(c, func(fd int) error {
+		clearKeepalive(fd, k)
+		return nil
+	})
+}
+
+func familyOf(network string) int {
+	if network == "tcp4" {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
