@@ -1,0 +1,215 @@
+package hbone
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/http2"
+)
+
+// control handles a short frame that has arrived as a whole. Nearly every fault
+// ends the tunnel with PROTOCOL_ERROR, as with the reference, whatever code the
+// RFC has for it.
+func (c *conn) control(kind http2.FrameType, flags http2.Flags, id uint32, p []byte) error {
+	switch kind {
+	case http2.FrameSettings:
+		return c.settings(flags, id, p)
+	case http2.FramePing:
+		return c.ping(flags, id, p)
+	case http2.FrameRSTStream:
+		return c.resetReceived(id, p)
+	case http2.FrameWindowUpdate:
+		return c.windowUpdate(id, p)
+	case http2.FramePriority:
+		return c.priority(id, p)
+	}
+	return nil
+}
+
+func (c *conn) settings(flags http2.Flags, id uint32, p []byte) error {
+	ack := flags&http2.FlagSettingsAck != 0
+	if id != 0 || len(p)%6 != 0 || ack && len(p) > 0 {
+		return connError(http2.ErrCodeProtocol)
+	}
+	if ack {
+		if c.acks--; c.acks < 0 {
+			return connError(http2.ErrCodeProtocol)
+		}
+		return nil
+	}
+	if !c.gotFirst.Load() {
+		c.gotFirst.Store(true)
+		c.timers.stopHandshake()
+	} else if err := c.countControl(); err != nil {
+		return err
+	}
+	for ; len(p) > 0; p = p[6:] {
+		if err := c.setting(http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])); err != nil {
+			return err
+		}
+	}
+	c.putControl(appendSettingsAck)
+	return nil
+}
+
+func (c *conn) setting(id http2.SettingID, v uint32) error {
+	switch id {
+	case http2.SettingEnablePush:
+		if v > 1 || c.client && v == 1 {
+			return connError(http2.ErrCodeProtocol)
+		}
+	case http2.SettingInitialWindowSize:
+		if v > maxWindow {
+			return connError(http2.ErrCodeFlowControl)
+		}
+		return c.setInitialWindow(int64(v))
+	case http2.SettingMaxFrameSize:
+		if v < minMaxFrame || v > maxMaxFrame {
+			return connError(http2.ErrCodeProtocol)
+		}
+		c.mu.Lock()
+		c.peerPayload = payloadFor(v)
+		c.mu.Unlock()
+	case http2.SettingMaxConcurrentStreams:
+		c.mu.Lock()
+		c.peerMax = v
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+func (c *conn) ping(flags http2.Flags, id uint32, p []byte) error {
+	if id != 0 || len(p) != 8 {
+		return connError(http2.ErrCodeProtocol)
+	}
+	if flags&http2.FlagPingAck == 0 {
+		if err := c.countControl(); err != nil {
+			return err
+		}
+		c.ctrlMu.Lock()
+		c.ctrl = appendPing(c.ctrl, true, p)
+		c.ctrlMu.Unlock()
+		c.ctrlSet.Store(true)
+		return nil
+	}
+	switch [8]byte(p) {
+	case keepalivePing:
+		if c.timers.pingAcked(c) {
+			return nil
+		}
+	case drainPing:
+		if c.server != nil && c.server.drainAcked() {
+			return nil
+		}
+	}
+	return c.countControl() // nobody asked
+}
+
+func (c *conn) windowUpdate(id uint32, p []byte) error {
+	if len(p) != 4 || id != 0 && c.isIdle(id) {
+		return connError(http2.ErrCodeProtocol)
+	}
+	if err := c.countControl(); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(p) & maxWindow
+	if n == 0 {
+		if id == 0 {
+			return connError(http2.ErrCodeProtocol)
+		}
+		return c.streamError(id, http2.ErrCodeProtocol)
+	}
+	return c.growWindow(id, int64(n))
+}
+
+func (c *conn) priority(id uint32, p []byte) error {
+	if id == 0 {
+		return connError(http2.ErrCodeProtocol)
+	}
+	if err := c.countControl(); err != nil {
+		return err
+	}
+	code := http2.ErrCodeNo
+	if len(p) != 5 {
+		code = http2.ErrCodeFrameSize
+	} else if binary.BigEndian.Uint32(p)&maxStreamID == id {
+		code = http2.ErrCodeProtocol
+	}
+	if code == http2.ErrCodeNo {
+		return nil
+	}
+	if c.isIdle(id) {
+		return connError(http2.ErrCodeProtocol)
+	}
+	return c.streamError(id, code)
+}
+
+// resetReceived ends a stream for the peer.
+func (c *conn) resetReceived(id uint32, p []byte) error {
+	if len(p) != 4 || id == 0 || c.isIdle(id) {
+		return connError(http2.ErrCodeProtocol)
+	}
+	f := &frameError{code: http2.ErrCode(binary.BigEndian.Uint32(p)), received: true}
+	end := endOf(f)
+	c.mu.Lock()
+	s := c.streams[id]
+	wasted := false
+	if s != nil {
+		wasted = !s.payload
+		// The peer's limit or drain, if others were open; else its answer.
+		end.unprocessed = f.code == http2.ErrCodeRefusedStream && c.client && !s.answered && len(c.streams) > 1
+		c.removeLocked(s, end)
+	}
+	c.mu.Unlock()
+	if s == nil {
+		return c.countControl()
+	}
+	s.finish(end.read)
+	c.finishIfIdle()
+	if c.client || !wasted {
+		return nil
+	}
+	c.noteBusy(s)
+	if c.tooManyPending() {
+		c.cfg.Metrics.ResetFloods.Add(1)
+		return connError(http2.ErrCodeEnhanceYourCalm)
+	}
+	return c.countReset()
+}
+
+// goAway handles the first bytes of a GOAWAY.
+func (c *conn) goAway(id uint32, p []byte) error {
+	if id != 0 || len(p) < 8 {
+		return connError(http2.ErrCodeProtocol)
+	}
+	last := binary.BigEndian.Uint32(p) & maxStreamID
+	f := &frameError{code: http2.ErrCode(binary.BigEndian.Uint32(p[4:])), connection: true, received: true}
+	f.debug = string(p[8:min(len(p), 8+64)])
+	c.mu.Lock()
+	again := c.peerGoAway
+	c.peerGoAway = true
+	if f.code != http2.ErrCodeNo {
+		c.peerErr = f
+	}
+	var lost []*Stream
+	end := endOf(f)
+	if c.client {
+		// A peer that disowns what it has answered, or that answers its first
+		// request like this, is not believed.
+		end.unprocessed = c.answered > 0 && last >= c.answered
+		for sid, s := range c.streams {
+			if sid > last && !s.answered {
+				c.removeLocked(s, end)
+				lost = append(lost, s)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range lost {
+		s.finish(end.read)
+	}
+	c.finishIfIdle()
+	if again {
+		return c.countControl()
+	}
+	return nil
+}

@@ -1,0 +1,132 @@
+package hbone
+
+import (
+	"io"
+	"net"
+	"syscall"
+	"unsafe"
+
+	"ztunnel/proxy/socket"
+)
+
+// tcpIO reads and writes a TCP socket by system calls of its own.
+type tcpIO struct {
+	rc syscall.RawConn
+
+	readFn  func(fd uintptr) bool
+	in      *inbox
+	readN   int
+	readErr error
+
+	writeFn  func(fd uintptr) bool
+	out      []byte
+	outN     int
+	block    bool
+	writeErr error
+}
+
+func newTCPIO(conn *net.TCPConn) (*tcpIO, error) {
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// Without the limit streams wait behind what a bulk stream has put into the
+	// kernel's queue. A kernel that refuses it costs latency only.
+	_ = socket.SetNotSentLowat(conn, notSentLowat)
+	t := &tcpIO{rc: rc}
+	t.readFn, t.writeFn = t.readReady, t.writeReady
+	return t, nil
+}
+
+func (t *tcpIO) fill(in *inbox) error {
+	in.drop()
+	t.in = in
+	if err := t.rc.Read(t.readFn); err != nil {
+		return err
+	}
+	if t.readErr != nil {
+		return t.readErr
+	}
+	if t.readN == 0 {
+		return io.EOF
+	}
+	return nil
+}
+
+// readReady reads once. A socket that has nothing is waited for without a buffer.
+func (t *tcpIO) readReady(fd uintptr) bool {
+	t.in.room()
+	space := t.in.buf.b[t.in.w:]
+	t.readN, t.readErr = rawRead(fd, space)
+	if t.readErr == syscall.EAGAIN {
+		t.in.drop()
+		return false
+	}
+	if t.readErr == nil {
+		t.in.w += t.readN
+		t.in.adapt(t.readN, len(space))
+	}
+	return true
+}
+
+func (t *tcpIO) write(p []byte, block bool) (int, error) {
+	t.out, t.outN, t.block, t.writeErr = p, 0, block, nil
+	err := t.rc.Write(t.writeFn)
+	if err == nil {
+		err = t.writeErr
+	}
+	t.out = nil
+	return t.outN, err
+}
+
+func (t *tcpIO) writeReady(fd uintptr) bool {
+	for t.outN < len(t.out) {
+		n, err := rawWrite(fd, t.out[t.outN:])
+		if err == syscall.EAGAIN {
+			return !t.block
+		}
+		if err != nil {
+			t.writeErr = err
+			return true
+		}
+		t.outN += n
+	}
+	return true
+}
+
+// rawRead and rawWrite call the kernel without telling the scheduler, which is
+// only right for sockets that never block: it saves the scheduler's monitor from
+// taking the processor away from every copy of a large batch. The errors are
+// preallocated for the common case.
+func rawRead(fd uintptr, p []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, errWouldBlock
+		default:
+			return 0, errno
+		}
+	}
+}
+
+func rawWrite(fd uintptr, p []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, errWouldBlock
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// errWouldBlock is syscall.EAGAIN without the allocation of boxing it.
+var errWouldBlock error = syscall.EAGAIN

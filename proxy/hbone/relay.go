@@ -1,0 +1,493 @@
+package hbone
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/net/http2"
+
+	"ztunnel/proxy/relay"
+)
+
+// Direction tells which end of a connection the application's socket is.
+type Direction uint8
+
+const (
+	// Downstream: the socket is the client's, as in an outbound proxy. What it
+	// sends goes to the tunnel, and errors on that way begin with "send".
+	Downstream Direction = iota
+	// Upstream: the socket is the destination's, as in an inbound proxy. What
+	// comes from the tunnel goes to it, and errors on that way begin with "send".
+	Upstream
+)
+
+// relayState is a stream joined with an application's socket. The application's
+// bytes are read by the caller of Relay ("up"), the tunnel's are written by the
+// tunnel's reader or by a drain ("down").
+type relayState struct {
+	s  *Stream
+	rc syscall.RawConn
+
+	// Up: of Relay's goroutine.
+	class  uint8 // of the next read
+	small  uint8 // reads in a row that needed less
+	locked bool  // the write lock is held, to be finished and released
+	ready  bool  // hot: the socket has something
+	eof    bool  // the application has ended its side
+	n      int   // cold: bytes in buf behind the frame header
+	win    int   // hot: window reserved
+	buf    *buffer
+	rerr   error // of reading the application's socket
+	readFn func(fd uintptr) bool
+
+	// Down: of whoever writes the application's socket now.
+	wblock  bool
+	wn      int
+	wp      []byte
+	werr    error
+	writeFn func(fd uintptr) bool
+
+	app                  *net.TCPConn
+	toTunnel, fromTunnel *atomic.Uint64
+
+	downEnding, downDone  atomic.Bool
+	downErr, downCloseErr error // before downDone is set
+
+	dir Direction
+}
+
+// Relay moves bytes between the stream and an application's socket until both
+// ways have ended, and closes both. The end of one way, by end of file or by an
+// error, is passed on as a half-close, and the other goes on as long as it takes.
+// toTunnel and fromTunnel are added to after each successful write. Nobody else
+// may use the socket or the stream meanwhile. The result is that of
+// relay.Result, seen from a proxy whose socket is on the side that dir says.
+//
+// When ctx ends, the stream is reset with CANCEL, the socket is closed at once
+// and the result is context.Cause(ctx).
+func (s *Stream) Relay(ctx context.Context, app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) error {
+	r := s.newRelay(app, toTunnel, fromTunnel, dir)
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { s.Cancel(context.Cause(ctx)) })
+		defer stop()
+	}
+	return r.run()
+}
+
+// Relaying is a stream that was joined with an application's socket.
+type Relaying struct{ r *relayState }
+
+// Join is the first half of Relay, for a caller who wants to run the second on
+// another goroutine: one whose stack has not grown while the connection was set
+// up, because most of what an idle connection costs is its stack. The caller
+// must call Run, and may leave the stream's handler before; the request and the
+// response's header are gone from then on. [Stream.Cancel] takes
+// the place of Relay's context.
+func (s *Stream) Join(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) Relaying {
+	if sc := s.c.server; sc != nil && !s.joined {
+		s.joined = true
+		sc.handlers.Add(1)
+	}
+	s.request, s.header = nil, nil // an idle stream holds nothing that it does not need
+	return Relaying{s.newRelay(app, toTunnel, fromTunnel, dir)}
+}
+
+// Run is the second half of Relay.
+func (j Relaying) Run() error {
+	err := j.r.run()
+	if s := j.r.s; s.joined {
+		s.c.server.handled(s)
+	}
+	return err
+}
+
+// Cancel resets the stream with CANCEL, closes the socket that it was joined
+// with, and makes cause the result of the relay. It does not wait, and may be
+// called at any time.
+func (s *Stream) Cancel(cause error) {
+	s.mu.Lock()
+	if s.cancelled == nil {
+		s.cancelled = cause
+	}
+	s.mu.Unlock()
+	s.reset(http2.ErrCodeCancel, cause)
+	s.mu.Lock() // after the reset: a socket attached later sees that
+	r := s.relay
+	s.mu.Unlock()
+	if r != nil {
+		r.app.Close()
+	}
+}
+
+func (s *Stream) newRelay(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) *relayState {
+	r := &relayState{s: s, app: app, toTunnel: toTunnel, fromTunnel: fromTunnel, dir: dir}
+	r.readFn, r.writeFn = r.readReady, r.writeReady
+	return r
+}
+
+// run moves the bytes.
+func (r *relayState) run() error {
+	s := r.s
+	rc, err := r.app.SyscallConn()
+	if err != nil {
+		s.Reset(http2.ErrCodeCancel)
+		r.app.Close()
+		return err
+	}
+	r.rc = rc
+	r.attach()
+	upErr := r.pump()
+	upClose := s.sendEnd()
+	for !r.downDone.Load() {
+		<-s.wake
+	}
+	r.app.Close()
+	s.release()
+	s.mu.Lock()
+	cancelled := s.cancelled
+	s.mu.Unlock()
+	if cancelled != nil {
+		return cancelled
+	}
+	if r.dir == Downstream {
+		return relay.Result(upErr, upClose, r.downErr, r.downCloseErr)
+	}
+	return relay.Result(r.downErr, r.downCloseErr, upErr, upClose)
+}
+
+// attach makes the application's socket the receiver of the stream. What has
+// arrived before goes first.
+func (r *relayState) attach() {
+	s := r.s
+	s.mu.Lock()
+	s.relay = r
+	if len(s.q) == 0 && !s.fin && !s.discard {
+		s.mu.Unlock()
+		return
+	}
+	s.draining = true
+	s.mu.Unlock()
+	if !r.empty(false) {
+		go r.drain()
+	}
+}
+
+// release ends the stream after both ways of a relay. A peer that has not ended
+// its side is told that nobody listens.
+func (s *Stream) release() {
+	code := http2.ErrCodeCancel
+	if !s.c.client {
+		code = http2.ErrCodeNo
+	}
+	s.reset(code, relay.ErrWriteZero)
+}
+
+// pump moves bytes from the application to the tunnel until the application
+// ends its side or either fails. It returns the error of the copy.
+//
+// A cold stream reads first, into a small buffer, and takes the write lock
+// after. A hot one, whose reads fill their buffers, takes the lock, then a large
+// buffer, reads and writes: however many hot streams a tunnel has, one large
+// buffer is in use, and they take turns.
+func (r *relayState) pump() error {
+	for {
+		// A stream that takes nothing any more is no reason to end: the
+		// application may have nothing to say.
+		closed := r.s.waitWindow(nil) != nil
+		var err error
+		if r.class == classCold || closed {
+			r.class = classCold
+			err = r.cold()
+		} else {
+			err = r.hot()
+		}
+		if err != nil || r.eof || r.rerr != nil {
+			return firstError(err, r.rerr)
+		}
+	}
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// cold moves what a small buffer holds, or waits for it.
+func (r *relayState) cold() error {
+	err := r.rc.Read(r.readFn)
+	if r.locked {
+		r.locked = false
+		c := r.s.c
+		if c.finishWrite(true) != nil && err == nil {
+			err = relay.ErrWriteZero
+		}
+		c.unlockWrite()
+	}
+	if r.buf == nil {
+		return err
+	}
+	full := r.n == len(r.buf.b)-frameHeader
+	if r.n > 0 && err == nil {
+		err = r.sendBuffered()
+	}
+	r.buf.release()
+	r.buf, r.n = nil, 0
+	if full {
+		r.class, r.small = classWarm, 0
+	}
+	return err
+}
+
+// readReady is called by the poller's read operation while the socket is
+// readable; false waits for more.
+func (r *relayState) readReady(fd uintptr) bool {
+	if r.class != classCold {
+		return r.readHot(fd)
+	}
+	if !r.readCold(fd) {
+		return true
+	}
+	if r.n == 0 {
+		r.buf.release()
+		r.buf = nil
+		return false
+	}
+	// Everything that was there is read. Sending it here instead of after
+	// returning keeps the readiness that arrives meanwhile, so that nothing is
+	// left to do but to wait. Returning would forget it and need another read.
+	return !r.trySend() || r.locked || !r.s.hasWindow()
+}
+
+// readCold reads until the buffer is full, the application has ended (false) or
+// there is nothing more (true). To read on until the socket says so is needed
+// anyway before waiting, and shows an end of file in time to send it along.
+func (r *relayState) readCold(fd uintptr) (again bool) {
+	if r.buf == nil {
+		r.buf, r.n = takeBuffer(classCold), 0
+	}
+	for space := r.buf.b[frameHeader+r.n:]; len(space) > 0; space = r.buf.b[frameHeader+r.n:] {
+		n, err := rawRead(fd, space)
+		switch {
+		case err == syscall.EAGAIN:
+			return true
+		case err != nil:
+			r.rerr = err
+			return false
+		case n == 0:
+			r.eof = true
+			return false
+		}
+		r.n += n
+	}
+	return false
+}
+
+// trySend sends the buffer if that needs no waiting at all. It reports whether
+// it is gone; r.locked says that the lock is held because the socket of the
+// tunnel is full.
+func (r *relayState) trySend() bool {
+	s, c := r.s, r.s.c
+	if r.n > minMaxFrame-frameHeader || !c.wmu.TryLock() {
+		return false
+	}
+	n, err := s.takeWindow(r.n)
+	if err != nil || n < r.n || c.rec.buffered() > flushAt/2 || c.writeErr != nil {
+		s.returnWindow(n)
+		r.locked = true // to be finished with waiting
+		return false
+	}
+	putHeader(r.buf.b, n, http2.FrameData, 0, s.id)
+	if c.append(r.buf.b[:frameHeader+n]) != nil {
+		r.locked = true
+		return false
+	}
+	r.toTunnel.Add(uint64(n))
+	r.buf.release()
+	r.buf, r.n = nil, 0
+	if c.finishWrite(false) != nil || c.flushing {
+		r.locked = true
+		return true
+	}
+	c.unlockWrite()
+	return true
+}
+
+// sendBuffered sends the cold buffer, waiting for windows and for the socket. An
+// end of file that was seen goes along with the last byte.
+func (r *relayState) sendBuffered() error {
+	b := r.buf.b[:frameHeader+r.n]
+	for {
+		n, err := r.s.sendData(b, r.eof)
+		r.toTunnel.Add(uint64(n))
+		if b = b[n:]; err != nil || len(b) == frameHeader {
+			return err
+		}
+		if err := r.s.waitWindow(nil); err != nil {
+			return err
+		}
+	}
+}
+
+// hot reads under the write lock.
+func (r *relayState) hot() error {
+	s, c := r.s, r.s.c
+	c.lockWrite()
+	win, _ := s.takeWindow(classRead[r.class] - frameHeader)
+	if win == 0 {
+		return r.unlockIdle() // to find out why, or wait
+	}
+	r.win, r.locked = win, true
+	err := r.rc.Read(r.readFn)
+	if !r.locked {
+		return err // waited for the socket, which is readable now
+	}
+	r.locked = false
+	if err != nil || r.buf == nil || r.n == 0 {
+		r.releaseHot()
+		if err := firstError(err, r.rerr); err != nil {
+			_ = r.unlockIdle()
+			return err
+		}
+		return r.unlockIdle() // at the end of file
+	}
+	s.returnWindow(win - r.n)
+	err = s.appendData(r.buf.b[:frameHeader+r.n])
+	r.adapt()
+	n := r.n
+	r.win = 0
+	r.releaseHot()
+	if err == nil && c.finishWrite(true) != nil {
+		err = relay.ErrWriteZero
+	}
+	c.unlockWrite()
+	if err == nil {
+		r.toTunnel.Add(uint64(n))
+	}
+	return err
+}
+
+// unlockIdle releases the write lock of somebody who had nothing to write.
+func (r *relayState) unlockIdle() error {
+	err := r.s.c.finishWrite(true)
+	r.s.c.unlockWrite()
+	if err != nil {
+		return relay.ErrWriteZero
+	}
+	return nil
+}
+
+// releaseHot gives back the buffer and the window of a hot read.
+func (r *relayState) releaseHot() {
+	if r.buf != nil {
+		r.buf.release()
+	}
+	r.s.returnWindow(r.win)
+	r.buf, r.n, r.win = nil, 0, 0
+}
+
+// readHot reads once with the write lock held. If there is nothing it releases
+// the lock and waits; woken, it goes back for the lock.
+func (r *relayState) readHot(fd uintptr) bool {
+	if !r.locked {
+		return true
+	}
+	r.buf = takeBuffer(int(r.class))
+	n, err := rawRead(fd, r.buf.b[frameHeader:frameHeader+r.win])
+	r.n = n
+	switch {
+	case err == syscall.EAGAIN:
+		r.locked = false
+		r.releaseHot()
+		c := r.s.c
+		_ = c.finishWrite(false)
+		c.unlockWrite()
+		return false
+	case err != nil:
+		r.rerr = err
+	case n == 0:
+		r.eof = true
+	}
+	return true
+}
+
+// adapt chooses the size of the next hot read.
+func (r *relayState) adapt() {
+	size := classRead[r.class]
+	switch {
+	case r.n+frameHeader >= size:
+		r.small = 0
+		if r.class < classHuge {
+			r.class++
+		}
+	case r.n < size/8:
+		if r.small++; r.small >= 5 {
+			r.small = 0
+			r.class--
+		}
+	default:
+		r.small = 0
+	}
+}
+
+// appendData appends b[9:] as DATA frames, with their headers written over what
+// has been sent before. The caller holds wmu and has the window.
+func (s *Stream) appendData(b []byte) error {
+	c := s.c
+	c.mu.Lock()
+	gone, most := s.gone || s.sendClosed, c.peerPayload
+	s.payload = true
+	c.mu.Unlock()
+	if gone {
+		return relay.ErrWriteZero
+	}
+	c.explain(len(b))
+	for len(b) > frameHeader {
+		n := min(len(b)-frameHeader, most)
+		putHeader(b, n, http2.FrameData, 0, s.id)
+		if err := c.append(b[:frameHeader+n]); err != nil {
+			return relay.ErrWriteZero
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// sendData sends what the windows allow of b[9:] in one frame, with END_STREAM
+// if end is set and it is all. It returns the number of bytes, 0 if there is no
+// window now.
+func (s *Stream) sendData(b []byte, end bool) (int, error) {
+	c := s.c
+	c.lockWrite()
+	defer c.unlockWrite()
+	c.mu.Lock()
+	most := c.peerPayload
+	c.mu.Unlock()
+	want := min(len(b)-frameHeader, most)
+	n, err := s.takeWindow(want)
+	if err != nil || n == 0 {
+		_ = c.finishWrite(true)
+		return 0, err
+	}
+	var flags http2.Flags
+	c.mu.Lock()
+	s.payload = true
+	if end && n == len(b)-frameHeader {
+		flags = http2.FlagDataEndStream
+		c.sentEndLocked(s)
+	}
+	c.mu.Unlock()
+	c.explain(n)
+	putHeader(b, n, http2.FrameData, flags, s.id)
+	err = c.append(b[:frameHeader+n])
+	if err == nil {
+		err = c.finishWrite(true)
+	}
+	if err != nil {
+		return 0, relay.ErrWriteZero
+	}
+	return n, nil
+}

@@ -1,0 +1,314 @@
+package hbone
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"ztunnel/proxy/relay"
+)
+
+// Stream is one CONNECT. It has two faces, of which one may be used:
+// [Stream.Relay] joins it with an application's socket, and the methods of
+// net.Conn let code in the process read and write it. A server answers with
+// [Stream.Accept] or [Stream.Reject] first.
+type Stream struct {
+	c  *conn
+	id uint32
+
+	// wake holds a token when a sender should look again.
+	wake chan struct{}
+
+	// Under c.mu.
+	sendWin, recvWin int64
+	queued           bool // in c.windowQueue
+	sendClosed       bool // we sent END_STREAM
+	recvClosed       bool // the peer did
+	gone             bool // reset, or its tunnel has ended
+	handled          bool // server: its handler runs
+	busyReset        bool // reset by the peer meanwhile
+	payload          bool // a byte was received or sent
+	answered         bool // client: response is valid; server: we responded
+	status           int
+	header           Header // of the response
+	fate             streamEnd
+	started          time.Time // client: of the request, until answered
+
+	unacked atomic.Int64 // taken by the application, not credited yet
+	request *Request
+
+	mu sync.Mutex
+	// Under mu.
+	q        []chunk
+	queuedN  int
+	fin      bool  // nothing follows what is queued
+	finErr   error // why, nil for an orderly end
+	discard  bool  // nobody wants what arrives
+	draining bool  // a goroutine empties q
+	relay    *relayState
+	readWake chan struct{}
+	// cancelled is the cause given to Cancel.
+	cancelled error
+	joined    bool // server: the relay outlives the handler; of the handler
+
+	face atomic.Pointer[face]
+}
+
+// chunk is a piece of received data, b[r:w] of its buffer.
+type chunk struct {
+	buf  *buffer
+	r, w int
+}
+
+// streamEnd is how the end of a stream looks to its users.
+type streamEnd struct {
+	cause error // in words of HTTP/2, for a request without a response
+	read  error // after the last byte, nil for an end of file
+	close error // of a half-close that comes too late, nil if that is no harm
+	// unprocessed: the request never reached the peer's application.
+	unprocessed bool
+}
+
+// endOf maps an error code to the ends that the reference's byte streams have.
+func endOf(f *frameError) streamEnd {
+	e := streamEnd{cause: f, read: f, close: errors.New("protocol error: " + reasonText(f.code))}
+	switch f.code {
+	case http2.ErrCodeNo:
+		e.read, e.close = nil, nil
+	case http2.ErrCodeCancel:
+		e.read, e.close = nil, errBrokenPipe
+	case http2.ErrCodeStreamClosed:
+		e.read, e.close = errBrokenPipe, errBrokenPipe
+	}
+	return e
+}
+
+func newStream(c *conn) *Stream {
+	return &Stream{c: c, wake: make(chan struct{}, 1), recvWin: int64(c.cfg.StreamWindow)}
+}
+
+// signal makes a waiting sender look again.
+func (s *Stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ID returns the stream's number on its tunnel.
+func (s *Stream) ID() uint32 { return s.id }
+
+// Request returns what the client asked for. Nil for a client's own stream.
+func (s *Stream) Request() *Request { return s.request }
+
+// ResponseHeader returns the fields of the server's response (client).
+func (s *Stream) ResponseHeader() Header { return s.header }
+
+// LocalAddr returns the tunnel's local address.
+func (s *Stream) LocalAddr() net.Addr { return s.c.rec.Conn.LocalAddr() }
+
+// RemoteAddr returns the tunnel's remote address.
+func (s *Stream) RemoteAddr() net.Addr { return s.c.rec.Conn.RemoteAddr() }
+
+// Accept answers a request with 200 and the given fields. It fails if the
+// client has given up.
+func (s *Stream) Accept(h Header) error {
+	c := s.c
+	c.lockWrite()
+	defer c.unlockWrite()
+	c.mu.Lock()
+	gone, cause := s.gone || s.answered, s.fate.cause
+	s.answered = true
+	c.mu.Unlock()
+	if gone {
+		if cause == nil {
+			cause = relay.ErrWriteZero
+		}
+		_ = c.finishWrite(true)
+		return &H2Error{Err: cause}
+	}
+	b := append(c.scratch[:0], make([]byte, frameHeader)...)
+	b = appendResponse(b, 200, h)
+	c.scratch = b
+	err := c.appendBlock(b, s.id, false)
+	if err == nil {
+		err = c.finishWrite(true)
+	}
+	return err
+}
+
+// Reject answers a request with another status than 200, which ends the stream.
+func (s *Stream) Reject(status int) error {
+	c := s.c
+	c.lockWrite()
+	c.mu.Lock()
+	if s.gone || s.answered {
+		c.mu.Unlock()
+		err := c.finishWrite(true)
+		c.unlockWrite()
+		if err == nil {
+			err = relay.ErrWriteZero
+		}
+		return err
+	}
+	s.answered = true
+	reset := !s.recvClosed
+	s.sendClosed = true
+	c.removeLocked(s, streamEnd{cause: relay.ErrWriteZero})
+	c.mu.Unlock()
+	b := append(c.scratch[:0], make([]byte, frameHeader)...)
+	b = appendResponse(b, status, nil)
+	c.scratch = b
+	err := c.appendBlock(b, s.id, true)
+	if reset {
+		c.putReset(s.id, http2.ErrCodeNo)
+	}
+	if err == nil {
+		err = c.finishWrite(true)
+	}
+	c.unlockWrite()
+	s.abandon(nil)
+	c.finishIfIdle()
+	return err
+}
+
+// Reset ends the stream at once with an error code. Data that was not yet
+// taken is dropped. It does nothing to a stream that has ended.
+func (s *Stream) Reset(code http2.ErrCode) { s.reset(code, relay.ErrWriteZero) }
+
+// reset ends the stream; its users get err.
+func (s *Stream) reset(code http2.ErrCode, err error) {
+	c := s.c
+	c.mu.Lock()
+	open := !s.gone && !(s.sendClosed && s.recvClosed)
+	if open {
+		c.removeLocked(s, streamEnd{cause: err, read: err, close: err})
+	}
+	c.mu.Unlock()
+	if open {
+		c.putReset(s.id, code)
+		c.kick()
+	}
+	s.abandon(err)
+	c.finishIfIdle()
+}
+
+// removeLocked takes a stream that is open no more out of the table.
+func (c *conn) removeLocked(s *Stream, end streamEnd) {
+	if !s.gone && !(s.sendClosed && s.recvClosed) || end.cause != nil {
+		s.loseLocked(end)
+	}
+	if c.streams[s.id] == s {
+		delete(c.streams, s.id)
+		c.addStreams(-1)
+	}
+}
+
+// loseLocked marks the stream as ended otherwise than by END_STREAM both ways.
+func (s *Stream) loseLocked(end streamEnd) {
+	if !s.gone {
+		s.gone, s.fate = true, end
+	}
+	s.signal()
+}
+
+// sentEndLocked notes our END_STREAM, under c.mu.
+func (c *conn) sentEndLocked(s *Stream) {
+	s.sendClosed = true
+	if s.recvClosed && c.streams[s.id] == s {
+		delete(c.streams, s.id)
+		c.addStreams(-1)
+	}
+}
+
+// sendEnd sends END_STREAM if that has not happened. The error is that of a
+// half-close: nil if the stream was reset without error before.
+func (s *Stream) sendEnd() error {
+	c := s.c
+	c.mu.Lock()
+	sent := s.sendClosed
+	c.mu.Unlock()
+	if sent {
+		return nil
+	}
+	c.lockWrite()
+	err := s.appendEnd()
+	if werr := c.finishWrite(true); err == nil && werr != nil {
+		err = c.writeEnd(werr)
+	}
+	c.unlockWrite()
+	c.finishIfIdle()
+	return err
+}
+
+// appendEnd appends an empty DATA frame with END_STREAM. The caller holds wmu.
+func (s *Stream) appendEnd() error {
+	c := s.c
+	c.mu.Lock()
+	if s.gone {
+		err := s.fate.close
+		c.mu.Unlock()
+		return err
+	}
+	c.sentEndLocked(s)
+	c.mu.Unlock()
+	c.scratch = appendHeader(c.scratch[:0], 0, http2.FrameData, http2.FlagDataEndStream, s.id)
+	if err := c.append(c.scratch); err != nil {
+		return c.writeEnd(err)
+	}
+	return nil
+}
+
+// writeEnd gives a failed write to the tunnel the words of a half-close.
+func (c *conn) writeEnd(err error) error {
+	c.mu.Lock()
+	if c.abortCause != nil {
+		err = c.abortCause
+	}
+	c.mu.Unlock()
+	return c.fate(err).close
+}
+
+// abandon drops what was received and wakes everybody; nothing more is taken.
+func (s *Stream) abandon(err error) {
+	s.mu.Lock()
+	s.discard = true
+	if !s.fin {
+		s.fin, s.finErr = true, err
+	}
+	r := s.relay
+	idle := r != nil && !s.draining
+	if !s.draining {
+		s.dropQueue()
+	}
+	wake := s.readWake
+	s.mu.Unlock()
+	if idle {
+		r.endDown(err)
+	}
+	wakeReader(wake)
+	s.signal()
+}
+
+// dropQueue releases the received data, under mu.
+func (s *Stream) dropQueue() {
+	for i := range s.q {
+		s.q[i].buf.release()
+		s.q[i] = chunk{}
+	}
+	s.q, s.queuedN = nil, 0
+}
+
+func wakeReader(wake chan struct{}) {
+	if wake == nil {
+		return
+	}
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
