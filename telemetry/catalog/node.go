@@ -1,0 +1,84 @@
+package catalog
+
+// The families of the parts of the node.
+const (
+	LogLines        = "istio_ztunnel_log_lines_total"
+	LogLinesDropped = "istio_ztunnel_log_lines_dropped_total"
+	LogQueueLength  = "istio_ztunnel_log_queue_length"
+	LogWriteErrors  = "istio_ztunnel_log_write_errors_total"
+
+	SurfaceRequests = "istio_ztunnel_telemetry_requests_total"
+	SurfaceExposure = "istio_ztunnel_telemetry_exposure"
+	SurfaceReady    = "istio_ztunnel_telemetry_endpoint_ready"
+
+	LocalConfigReloads = "istio_ztunnel_local_config_reloads_total"
+	FakeCA             = "istio_ztunnel_fake_ca"
+	CertExpiry         = "istio_cert_expiry_timestamp_seconds"
+	RootExpiry         = "istio_ztunnel_root_cert_expiry_timestamp_seconds"
+	Certs              = "istio_ztunnel_certs"
+	IdentitiesRefused  = "istio_ztunnel_identities_refused_total"
+	CSRs               = "istio_ztunnel_csr_total"
+	CSRDuration        = "istio_ztunnel_csr_duration_seconds"
+	Panics             = "istio_ztunnel_panics_total"
+	Draining           = "istio_ztunnel_draining"
+	DrainForced        = "istio_ztunnel_drain_connections_forced_total"
+	Uptime             = "istio_ztunnel_uptime_seconds"
+
+	HBONETunnels = "istio_ztunnel_hbone_tunnels"
+	HBONEStreams = "istio_ztunnel_hbone_streams"
+	HBONEFaults  = "istio_ztunnel_hbone_faults_total"
+
+	PoolConnections = "istio_ztunnel_hbone_pool_connections"
+	PoolStreams     = "istio_ztunnel_hbone_pool_streams"
+	PoolHits        = "istio_ztunnel_hbone_pool_hits_total"
+	PoolMisses      = "istio_ztunnel_hbone_pool_misses_total"
+
+	DNSRefused = "istio_ztunnel_dns_refused_total"
+)
+
+func logging() []Metric {
+	return []Metric{
+		{Name: LogLines, Type: Counter, Labels: []string{"scope", "level"}, Help: "The total number of log lines"},
+		{Name: LogLinesDropped, Type: Counter, Labels: []string{"scope", "reason"}, Help: "The total number of log lines dropped, by reason"},
+		{Name: LogQueueLength, Type: Gauge, Help: "The number of log lines that wait to be written"},
+		{Name: LogWriteErrors, Type: Counter, Help: "The total number of writes of the log that failed"},
+	}
+}
+
+func surface() []Metric {
+	return []Metric{
+		{Name: SurfaceRequests, Type: Counter, Labels: []string{"peer_identity", "surface", "code", "transport"}, Help: "The total number of reads of the telemetry surfaces, by reader"},
+		{Name: SurfaceExposure, Type: Gauge, Labels: []string{"mode"}, Help: "How telemetry is exposed: 1 for the mode in use"},
+		{Name: SurfaceReady, Type: Gauge, Help: "Whether telemetry can be read through the mesh"},
+	}
+}
+
+func node() []Metric {
+	return []Metric{
+		{Name: LocalConfigReloads, Type: Counter, Labels: []string{"result"}, Help: "The total number of reloads of the local configuration file, by result"},
+		{Name: FakeCA, Type: Gauge, Help: "Whether certificates come from a CA that is made up, for tests"},
+		{Name: CertExpiry, Type: Gauge, Unit: "s", Labels: []string{"identity"}, Help: "When the certificate of an identity expires, as Unix time"},
+		{Name: RootExpiry, Type: Gauge, Unit: "s", Labels: []string{"fingerprint"}, Help: "When a root certificate that came with a certificate expires, as Unix time"},
+		{Name: Certs, Type: Gauge, Labels: []string{"state"}, Help: "The number of identities held, by state"},
+		{Name: IdentitiesRefused, Type: Counter, Help: "The total number of requests for an identity beyond the limit"},
+		{Name: CSRs, Type: Counter, Labels: []string{"result", "code"}, Help: "The total number of requests to the CA, by result and gRPC code"},
+		{Name: CSRDuration, Type: Histogram, Unit: "s", Labels: []string{"result"}, Help: "The time of a request to the CA, by result"},
+		{Name: Panics, Type: Counter, Help: "The total number of panics that were recovered from"},
+		{Name: Draining, Type: Gauge, Help: "Whether the process is draining"},
+		{Name: DrainForced, Type: Counter, Help: "The total number of connections that a drain cut at its deadline"},
+		{Name: DNSRefused, Type: Counter, Help: "The total number of DNS queries refused because too many were waiting"},
+		{Name: Uptime, Type: Gauge, Unit: "s", Help: "Time since the process started"},
+	}
+}
+
+func hbone() []Metric {
+	return []Metric{
+		{Name: HBONETunnels, Type: Gauge, Labels: []string{"role"}, Help: "The number of open HBONE tunnels, by role"},
+		{Name: HBONEStreams, Type: Gauge, Labels: []string{"role"}, Help: "The number of open HBONE streams, by role"},
+		{Name: HBONEFaults, Type: Counter, Labels: []string{"kind"}, Help: "The total number of limits, deadlines and rules of HBONE tunnels that peers have broken, by kind"},
+		{Name: PoolConnections, Type: Gauge, Labels: []string{"state"}, Help: "The number of HBONE tunnels to other nodes that connections may share, by state"},
+		{Name: PoolStreams, Type: Gauge, Help: "The number of connections in these tunnels"},
+		{Name: PoolHits, Type: Counter, Help: "The total number of connections that found a tunnel"},
+		{Name: PoolMisses, Type: Counter, Help: "The total number of connections that had to wait for a tunnel"},
+	}
+}
