@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,14 +21,7 @@ var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 // resolver answers every query for a name with one address, and none for others.
 func resolver(t *testing.T, name, addr string) netip.AddrPort {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, streams := samePort(t)
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		if q.Question[0].Name != name {
@@ -49,6 +43,24 @@ func resolver(t *testing.T, name, addr string) netip.AddrPort {
 		t.Cleanup(func() { s.Shutdown() })
 	}
 	return netip.MustParseAddrPort(packets.LocalAddr().String())
+}
+
+// samePort binds a port that is free for both transports.
+func samePort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, streams
+		}
+		packets.Close()
+	}
+	t.Fatal("no port is free for both transports")
+	return nil, nil
 }
 
 // serve starts a server with these resolvers and returns its addresses.
@@ -122,5 +134,177 @@ func TestListen_PortTaken(t *testing.T) {
 	addr := netip.MustParseAddrPort(taken.Addr().String())
 	if _, err := Listen(t.Context(), Config{Addrs: []netip.AddrPort{addr}, Log: slog.New(slog.DiscardHandler)}); err == nil {
 		t.Error("Listen() = nil, want an error for a port that is taken")
+	}
+}
+
+// silent is a resolver that never answers, and tells how many queries it got.
+func silent(t *testing.T) (netip.AddrPort, *atomic.Int64) {
+	t.Helper()
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := new(atomic.Int64)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for b := make([]byte, 512); ; {
+			if _, _, err := packets.ReadFrom(b); err != nil {
+				return
+			}
+			got.Add(1)
+		}
+	})
+	t.Cleanup(func() { packets.Close(); reading.Wait() })
+	return netip.MustParseAddrPort(packets.LocalAddr().String()), got
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("it never came true: %s", what)
+		}
+	}
+}
+
+// A resolver that does not answer holds neither the end of the server nor more
+// sockets than it may.
+func TestServe_EndsWhileQueriesWait(t *testing.T) {
+	mute, got := silent(t)
+	s, err := Listen(t.Context(), Config{Addrs: []netip.AddrPort{loopback}, Upstreams: []netip.AddrPort{mute}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	client, err := net.Dial("udp", s.sockets[0].PacketConn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	query, err := new(dns.Msg).SetQuestion("there.test.", dns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all sockets to the resolver are in use, and queries wait", func() bool {
+		for range 10 {
+			_, _ = client.Write(query)
+		}
+		return s.outstanding.Load() > maxSockets+10
+	})
+	if n := len(s.upstream); n != maxSockets {
+		t.Errorf("%d sockets to the resolver, want %d", n, maxSockets)
+	}
+	until(t, "the limit of queries is reached", func() bool {
+		for range 10 {
+			_, _ = client.Write(query)
+		}
+		return s.Refused() > 0
+	})
+	start := time.Now()
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve() = %v, want nil", err)
+	}
+	if took := time.Since(start); took > upstreamTimeout/2 {
+		t.Errorf("Serve took %v to end", took)
+	}
+	if n := s.outstanding.Load(); n != 0 {
+		t.Errorf("%d queries are left", n)
+	}
+	if n := got.Load(); n > maxSockets {
+		t.Errorf("the resolver got %d queries, want at most %d", n, maxSockets)
+	}
+}
+
+func TestForward_AnUpdateIsPassedOn(t *testing.T) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	updates := make(chan *dns.Msg, 1)
+	upstream := &dns.Server{PacketConn: packets, MsgAcceptFunc: accept, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		updates <- q
+		_ = w.WriteMsg(new(dns.Msg).SetReply(q))
+	})}
+	started := make(chan struct{})
+	upstream.NotifyStartedFunc = func() { close(started) }
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = upstream.ActivateAndServe() })
+	<-started
+	t.Cleanup(func() { _ = upstream.Shutdown(); serving.Wait() })
+
+	udp, _ := serve(t, netip.MustParseAddrPort(packets.LocalAddr().String()))
+	rr, err := dns.NewRR("new.test. 60 IN A 192.0.2.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := new(dns.Msg).SetUpdate("test.")
+	update.Insert([]dns.RR{rr, rr, rr})
+	answer, _, err := new(dns.Client).Exchange(update, udp)
+	if err != nil || answer.Rcode != dns.RcodeSuccess {
+		t.Fatalf("update = %v, %v, want success", answer, err)
+	}
+	if got := <-updates; len(got.Ns) != 3 {
+		t.Errorf("the resolver got %d records, want 3", len(got.Ns))
+	}
+}
+
+// An answer to another question is not handed on.
+func TestForward_ForeignAnswer(t *testing.T) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.Question[0].Name = "evil.test."
+		_ = w.WriteMsg(m)
+	})}
+	started := make(chan struct{})
+	upstream.NotifyStartedFunc = func() { close(started) }
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = upstream.ActivateAndServe() })
+	<-started
+	t.Cleanup(func() { _ = upstream.Shutdown(); serving.Wait() })
+	udp, _ := serve(t, netip.MustParseAddrPort(packets.LocalAddr().String()))
+	if answer := ask(t, "udp", udp, "there.test."); answer.Rcode != dns.RcodeServerFailure {
+		t.Errorf("answer = %s, want SERVFAIL", dns.RcodeToString[answer.Rcode])
+	}
+}
+
+func TestServe_ClosesConnectionsOfClientsAboveTheLimit(t *testing.T) {
+	_, tcp := serve(t, resolver(t, "there.test.", "192.0.2.7"))
+	var held []net.Conn
+	for range maxConns {
+		c, err := net.Dial("tcp", tcp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	// The next one is in the kernel's queue until one of the others ends.
+	c, err := dns.Dial("tcp", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answered := make(chan error, 1)
+	go func() {
+		_, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("there.test.", dns.TypeA), c)
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Fatalf("a connection above the limit was answered: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	held[0].Close()
+	if err := <-answered; err != nil {
+		t.Errorf("after another connection has ended: %v, want an answer", err)
 	}
 }

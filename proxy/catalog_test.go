@@ -1,0 +1,191 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.opentelemetry.io/otel/metric"
+
+	"ztunnel/proxy"
+	"ztunnel/proxy/config"
+	"ztunnel/proxy/dns"
+	"ztunnel/proxy/hbone"
+	"ztunnel/proxy/identity"
+	"ztunnel/proxy/local"
+	"ztunnel/proxy/spiffe"
+	"ztunnel/proxy/workload"
+	"ztunnel/telemetry"
+	"ztunnel/telemetry/catalog"
+	"ztunnel/telemetry/connection"
+	"ztunnel/telemetry/logging"
+	"ztunnel/telemetry/surface"
+)
+
+// all is everything that reports metrics, each with something to report.
+type all struct {
+	t         *testing.T
+	telemetry *telemetry.Telemetry
+}
+
+func (a *all) register(scope string, register func(metric.Meter) error) {
+	a.t.Helper()
+	if err := register(a.telemetry.Meter(scope)); err != nil {
+		a.t.Fatalf("register %s: %v", scope, err)
+	}
+}
+
+// run runs something until the test ends.
+func (a *all) run(serve func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := serve(ctx); err != nil {
+			a.t.Errorf("end with %v", err)
+		}
+	})
+	a.t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+func newAll(t *testing.T) *all {
+	t.Helper()
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	t.Cleanup(collector.Close)
+	tel, err := telemetry.Setup(t.Context(), telemetry.Config{OTLP: telemetry.OTLP{
+		Enabled: true, Protocol: "http/protobuf", Endpoint: collector.URL + "/v1/metrics", Interval: time.Hour,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tel.Shutdown(context.Background()); err != nil {
+			t.Errorf("Shutdown() = %v", err)
+		}
+	})
+	a := &all{t: t, telemetry: tel}
+	a.recorder()
+	a.logAndSurface()
+	a.identity()
+	node := &proxy.Node{Config: &config.Config{FakeCA: true}}
+	a.register("proxy", node.Register)
+	a.register("hbone", new(hbone.Metrics).Register)
+	a.register("local", new(local.Metrics).Register)
+	server, err := dns.Listen(t.Context(), dns.Config{Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.run(server.Serve)
+	a.register("dns", server.Register)
+	return a
+}
+
+// recorder makes connections between known workloads, good and bad.
+func (a *all) recorder() {
+	r := connection.NewRecorder(connection.Config{})
+	a.register("connection", r.Register)
+	w := &workload.Workload{Name: "web-1", WorkloadName: "web", Namespace: "shop", TrustDomain: "td", ServiceAccount: "web"}
+	r.SocketOpened(connection.Source)
+	for _, err := range []error{nil, errors.New("reset")} {
+		r.Open(&connection.Details{Source: w.Telemetry(), Destination: w.Telemetry()}).Close(err)
+	}
+	r.Reject(&connection.Rejection{Reason: connection.ReasonNoRoute})
+}
+
+// logAndSurface writes a line and reads the metrics once.
+func (a *all) logAndSurface() {
+	log, err := logging.New(logging.Config{Output: io.Discard})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.run(log.Run)
+	a.register("logging", log.Register)
+	log.Logger(logging.ScopeAccess).Info("connection complete")
+	s, err := surface.New(surface.Config{Metrics: a.telemetry.Handler(), Log: log.Logger(logging.ScopeTelemetry)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.register("surface", s.Register)
+	s.Loopback().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
+}
+
+// identity asks for a certificate.
+func (a *all) identity() {
+	ca, err := identity.NewFakeCA(identity.FakeCAConfig{})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	m := identity.NewManager(ca, identity.Config{Log: slog.New(slog.DiscardHandler)})
+	a.register("identity", m.Register)
+	a.run(m.Run)
+	if _, err := m.Certificate(a.t.Context(), spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "web"}, identity.RealTime); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// scrape returns the families by name.
+func (a *all) scrape() map[string]*dto.MetricFamily {
+	a.t.Helper()
+	w := httptest.NewRecorder()
+	a.telemetry.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(w.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return families
+}
+
+// labels are the names of the labels of all series of a family, sorted.
+func labels(f *dto.MetricFamily) []string {
+	var names []string
+	for _, series := range f.GetMetric() {
+		for _, l := range series.GetLabel() {
+			names = append(names, l.GetName())
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Everything that is reported is in the catalog, with the same type, labels and
+// help; everything in the catalog is reported.
+func TestCatalog(t *testing.T) {
+	families := newAll(t).scrape()
+	for name := range families {
+		if _, ok := catalog.Find(name); !ok {
+			t.Errorf("%s is not in the catalog", name)
+		}
+	}
+	for _, m := range catalog.All() {
+		f := families[m.Name]
+		if f == nil {
+			t.Errorf("%s is in the catalog, but nothing reports it", m.Name)
+			continue
+		}
+		if got := catalog.Type(strings.ToLower(f.GetType().String())); got != m.Type {
+			t.Errorf("%s is a %s, in the catalog a %s", m.Name, got, m.Type)
+		}
+		if got, want := labels(f), slices.Sorted(slices.Values(m.Labels)); !slices.Equal(got, want) {
+			t.Errorf("%s has the labels %v, in the catalog %v", m.Name, got, want)
+		}
+		ours := !strings.HasPrefix(m.Name, "go_") && !strings.HasPrefix(m.Name, "process_")
+		if got := f.GetHelp(); ours && got != m.HelpLine() {
+			t.Errorf("HELP of %s is %q, in the catalog %q", m.Name, got, m.HelpLine())
+		}
+	}
+	if got := families[catalog.FakeCA].GetMetric()[0].GetGauge().GetValue(); got != 1 {
+		t.Errorf("%s = %v with a made-up CA, want 1", catalog.FakeCA, got)
+	}
+}

@@ -1,0 +1,4 @@
+package inbound
+
+// ProxyHeader is proxyHeader.
+var ProxyHeader = proxyHeader
