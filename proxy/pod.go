@@ -86,12 +86,18 @@ func (p *Pod) bind(ctx context.Context, c PodConfig) (transparent bool, err erro
 		scope     string
 		serve     func(context.Context, *net.TCPListener) error
 	}{
-		{"inbound", n.Config.InboundAddr, "proxy::inbound",
-			func(ctx context.Context, ln *net.TCPListener) error { return p.inbound.ServeHBONE(ctx, ln) }},
-		{"inbound passthrough", n.Config.InboundPlaintextAddr, "proxy::inbound_passthrough",
-			func(ctx context.Context, ln *net.TCPListener) error { return p.inbound.ServePlaintext(ctx, ln) }},
-		{"outbound", n.Config.OutboundAddr, "proxy::outbound",
-			func(ctx context.Context, ln *net.TCPListener) error { return p.outbound.Serve(ctx, ln) }},
+		{
+			"inbound", n.Config.InboundAddr, "proxy::inbound",
+			func(ctx context.Context, ln *net.TCPListener) error { return p.inbound.ServeHBONE(ctx, ln) },
+		},
+		{
+			"inbound passthrough", n.Config.InboundPlaintextAddr, "proxy::inbound_passthrough",
+			func(ctx context.Context, ln *net.TCPListener) error { return p.inbound.ServePlaintext(ctx, ln) },
+		},
+		{
+			"outbound", n.Config.OutboundAddr, "proxy::outbound",
+			func(ctx context.Context, ln *net.TCPListener) error { return p.outbound.Serve(ctx, ln) },
+		},
 	} {
 		ln, can, err := c.Sockets.Listen(ctx, l.addr, n.Config.OriginalSource)
 		if err != nil {

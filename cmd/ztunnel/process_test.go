@@ -85,14 +85,14 @@ func TestCommands(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		"version":           {[]string{"version"}, nil, 0, "version.BuildInfo{Version:", ""},
-		"help":              {[]string{"help"}, nil, 0, "Commands:\nproxy (default) - Start the ztunnel proxy\n", ""},
-		"unknown":           {[]string{"frobnicate"}, nil, 1, "", "unknown command: frobnicate\nIstio Ztunnel ("},
-		"bad variable":      {nil, append(dedicated, "KEEPALIVE_RETRIES=many"), 1, "", "KEEPALIVE_RETRIES"},
-		"bad duration":      {[]string{"proxy"}, append(dedicated, "INBOUND_HANDSHAKE_TIMEOUT=soon"), 1, "", "INBOUND_HANDSHAKE_TIMEOUT"},
-		"no workload":       {nil, []string{"PROXY_MODE=dedicated"}, 1, "", "PROXY_WORKLOAD_INFO"},
-		"no CA":             {nil, []string{"PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS="}, 1, "", "CA_ADDRESS"},
-		"not yet":           {nil, []string{"PROXY_MODE=shared"}, 1, "", "PROXY_MODE=shared"},
+		"version":      {[]string{"version"}, nil, 0, "version.BuildInfo{Version:", ""},
+		"help":         {[]string{"help"}, nil, 0, "Commands:\nproxy (default) - Start the ztunnel proxy\n", ""},
+		"unknown":      {[]string{"frobnicate"}, nil, 1, "", "unknown command: frobnicate\nIstio Ztunnel ("},
+		"bad variable": {nil, append(dedicated, "KEEPALIVE_RETRIES=many"), 1, "", "KEEPALIVE_RETRIES"},
+		"bad duration": {[]string{"proxy"}, append(dedicated, "INBOUND_HANDSHAKE_TIMEOUT=soon"), 1, "", "INBOUND_HANDSHAKE_TIMEOUT"},
+		"no workload":  {nil, []string{"PROXY_MODE=dedicated"}, 1, "", "PROXY_WORKLOAD_INFO"},
+		"no CA":        {nil, []string{"PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS="}, 1, "", "CA_ADDRESS"},
+		"not yet":      {nil, []string{"PROXY_MODE=shared"}, 1, "", "PROXY_MODE=shared"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := command(t, tc.args, tc.env...)
@@ -317,7 +317,9 @@ func TestProcess_LocalConfigurationIsReloaded(t *testing.T) {
 		t.Errorf("workloads = %q, want web", got)
 	}
 	write("workloads: 7")
-	until(t, "the bad file is reported", func() bool { return strings.Contains(p.output(), "local config not reloaded, the old one stays in force") })
+	until(t, "the bad file is reported", func() bool {
+		return strings.Contains(p.output(), "local config not reloaded, the old one stays in force")
+	})
 	if got := known(); !slices.Equal(got, []string{"web"}) {
 		t.Errorf("workloads after a bad file = %q, want web still", got)
 	}

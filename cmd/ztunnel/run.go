@@ -43,6 +43,7 @@ func (p *process) run(ctx context.Context) error {
 		select {
 		case <-p.quit.drain:
 			p.readiness.Drain()
+			p.surface.Drain()
 			p.node.Drain()
 		case <-restCtx.Done():
 		}

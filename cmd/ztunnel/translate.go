@@ -4,14 +4,14 @@ import (
 	"fmt"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/rbac"
 	"ztunnel/proxy/socket"
 	"ztunnel/telemetry"
 	"ztunnel/telemetry/profiling"
-
-	"sigs.k8s.io/yaml"
 )
 
 // What follows turns the one configuration into those of the parts, none of

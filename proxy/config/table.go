@@ -105,7 +105,7 @@ func controlVariables() []variable {
 			set:      into(boolean, func(in *inputs) *bool { return &in.XDSOnDemand }),
 		},
 		{
-			Variable: Variable{Name: "FAKE_CA", Type: "bool", Default: "false", Meaning: "sign certificates in the process, with a root made at start; for tests and demonstrations"},
+			Variable: Variable{Name: "FAKE_CA", Type: "bool", Default: "false", Meaning: "sign certificates in the process, with a development root whose key is public; for tests and demonstrations"},
 			set:      into(boolean, func(in *inputs) *bool { return &in.FakeCA }),
 		},
 		{

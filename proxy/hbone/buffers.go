@@ -27,6 +27,9 @@ var keepLarge = [numClasses]int{classBig: 48, classHuge: 8}
 type buffer struct {
 	b     []byte
 	class int
+	// Of a queue: the bytes in it, b[r:w], and what follows.
+	r, w int
+	next *buffer
 }
 
 // pools are the idle buffers of the process. They hold memory and no state.

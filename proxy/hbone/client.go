@@ -135,7 +135,8 @@ func (cc *ClientConn) Open(ctx context.Context, r *Request) (*Stream, error) {
 	}
 	for {
 		c.mu.Lock()
-		answered, status, gone, fate := s.answered, s.status, s.gone, s.fate
+		answered, status, gone, fate := s.answered, int(s.status), s.gone, s.fate
+		wake := s.waker()
 		c.mu.Unlock()
 		switch {
 		case answered && status == 200:
@@ -147,7 +148,7 @@ func (cc *ClientConn) Open(ctx context.Context, r *Request) (*Stream, error) {
 			return nil, openError(fate)
 		}
 		select {
-		case <-s.wake:
+		case <-wake:
 		case <-ctx.Done():
 			s.Reset(http2.ErrCodeCancel)
 			return nil, context.Cause(ctx)
@@ -156,7 +157,7 @@ func (cc *ClientConn) Open(ctx context.Context, r *Request) (*Stream, error) {
 }
 
 // openError is the error of a request that got no response.
-func openError(e streamEnd) error {
+func openError(e *streamEnd) error {
 	var timeout *TimeoutError
 	var shake *HandshakeError
 	switch {
@@ -171,7 +172,7 @@ func openError(e streamEnd) error {
 // request writes a request on a new stream.
 func (c *conn) request(r *Request) (*Stream, error) {
 	s := newStream(c)
-	s.started = time.Now()
+	s.started = time.Since(c.begun)
 	c.lockWrite()
 	id, err := c.register(s)
 	if err == nil {
@@ -229,7 +230,7 @@ func (c *conn) register(s *Stream) (uint32, error) {
 // response handles a header block from the server.
 func (c *conn) response(id uint32, p []byte, end bool) error {
 	var status int
-	var h Header
+	var head *Request
 	if len(p) == 1 && p[0] == status200 {
 		status = 200
 	} else {
@@ -237,7 +238,10 @@ func (c *conn) response(id uint32, p []byte, end bool) error {
 		if err != nil {
 			return err
 		}
-		status, h = b.statusCode(), b.header
+		status = b.statusCode()
+		if len(b.Header) > 0 {
+			head = &b.Request
+		}
 	}
 	c.mu.Lock()
 	s := c.streams[id]
@@ -262,10 +266,10 @@ func (c *conn) response(id uint32, p []byte, end bool) error {
 		c.mu.Unlock()
 		return c.countControl()
 	}
-	s.answered, s.status, s.header = true, status, h
+	s.answered, s.status, s.head = true, uint16(status), head
 	c.answered = max(c.answered, id)
+	s.signalLocked()
 	c.mu.Unlock()
-	s.signal()
 	if end {
 		c.peerEnded(s)
 	}

@@ -18,6 +18,7 @@ import (
 // conn is what both ends of a tunnel have in common.
 type conn struct {
 	cfg    *Config
+	begun  time.Time
 	client bool
 	rec    *records
 	state  *tls.ConnectionState
@@ -79,7 +80,7 @@ type conn struct {
 
 func newConn(rec *records, state *tls.ConnectionState, cfg *Config, client bool) *conn {
 	c := &conn{
-		cfg: cfg, client: client, rec: rec, state: state,
+		cfg: cfg, begun: time.Now(), client: client, rec: rec, state: state,
 		streams: map[uint32]*Stream{}, nextID: 1,
 		sendWin: initialWindow, initWin: initialWindow, recvWin: int64(cfg.ConnectionWindow),
 		peerPayload: payloadFor(minMaxFrame), peerMax: 1<<32 - 1,
@@ -264,18 +265,18 @@ func (c *conn) discardInput() {
 }
 
 // fate is what the end of a tunnel means to its streams.
-func (c *conn) fate(err error) streamEnd {
+func (c *conn) fate(err error) *streamEnd {
 	var f *frameError
 	switch {
 	case err == nil || errors.Is(err, ErrTunnelClosing) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed):
-		return streamEnd{cause: ErrAborted, read: ErrAborted, close: ErrAborted}
+		return &streamEnd{cause: ErrAborted, read: ErrAborted, close: ErrAborted}
 	case err == ErrAborted:
 	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
-		return streamEnd{cause: errConnReset, read: errConnReset, close: errConnReset}
+		return &streamEnd{cause: errConnReset, read: errConnReset, close: errConnReset}
 	case errors.As(err, &f):
 		return endOf(f)
 	}
-	return streamEnd{cause: err, read: err, close: err}
+	return &streamEnd{cause: err, read: err, close: err}
 }
 
 // closeErr returns the reason of the tunnel's end, nil before or if it was good.

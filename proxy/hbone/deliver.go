@@ -1,10 +1,6 @@
 package hbone
 
-import (
-	"syscall"
-
-	"golang.org/x/net/http2"
-)
+import "golang.org/x/net/http2"
 
 // deliver takes payload that has just arrived. Only the reader calls it. The
 // bytes go straight to the application's socket, or to the queue if there is
@@ -15,7 +11,7 @@ func (s *Stream) deliver(p []byte) {
 		s.mu.Unlock()
 		return
 	}
-	if r := s.relay; r != nil && !s.draining && len(s.q) == 0 {
+	if r := s.relay; r != nil && !s.draining && s.q.empty() {
 		// Only the reader starts a drain, so nobody else writes meanwhile.
 		s.mu.Unlock()
 		n, err := r.tryWrite(p)
@@ -35,31 +31,14 @@ func (s *Stream) deliver(p []byte) {
 			return
 		}
 		s.draining = true
-		s.enqueue(p)
+		s.q.add(p)
 		s.mu.Unlock()
 		go r.drain()
 		return
 	}
-	s.enqueue(p)
-	wake := s.readWake
+	s.q.add(p) // bounded by the stream's window
 	s.mu.Unlock()
-	wakeReader(wake)
-}
-
-// enqueue copies p to the queue, under mu. The stream's window bounds it.
-func (s *Stream) enqueue(p []byte) {
-	s.queuedN += len(p)
-	for len(p) > 0 {
-		if n := len(s.q); n > 0 {
-			last := &s.q[n-1]
-			if k := copy(last.buf.b[last.w:], p); k > 0 {
-				last.w += k
-				p = p[k:]
-				continue
-			}
-		}
-		s.q = append(s.q, chunk{buf: takeBuffer(classFor(min(len(p), classSize[classBig])))})
-	}
+	s.wakeReader()
 }
 
 // finish says that nothing follows: END_STREAM, a reset, or the tunnel's end
@@ -72,13 +51,12 @@ func (s *Stream) finish(err error) {
 	}
 	s.fin, s.finErr = true, err
 	r := s.relay
-	idle := r != nil && !s.draining && len(s.q) == 0
-	wake := s.readWake
+	idle := r != nil && !s.draining && s.q.empty()
 	s.mu.Unlock()
 	if idle {
 		r.endDown(err)
 	}
-	wakeReader(wake)
+	s.wakeReader()
 }
 
 // appFailed ends the way to the application, whose socket takes no more. What
@@ -86,7 +64,7 @@ func (s *Stream) finish(err error) {
 func (s *Stream) appFailed(err error) {
 	s.mu.Lock()
 	s.discard = true
-	s.dropQueue()
+	s.q.drop()
 	r := s.relay
 	s.mu.Unlock()
 	r.endDown(err)
@@ -96,30 +74,31 @@ func (s *Stream) appFailed(err error) {
 func (r *relayState) tryWrite(p []byte) (int, error) { return r.write(p, false) }
 
 func (r *relayState) write(p []byte, block bool) (int, error) {
-	r.wp, r.wn, r.werr, r.wblock = p, 0, nil, block
+	r.wp, r.werr, r.wblock = p, nil, block
 	err := r.rc.Write(r.writeFn)
 	if err == nil {
 		err = r.werr
 	}
+	n := len(p) - len(r.wp)
 	r.wp = nil
-	if r.wn > 0 {
-		r.fromTunnel.Add(uint64(r.wn))
+	if n > 0 {
+		r.fromTunnel.Add(uint64(n))
 	}
-	return r.wn, err
+	return n, err
 }
 
 // writeReady writes until everything is gone or the socket is full.
 func (r *relayState) writeReady(fd uintptr) bool {
-	for r.wn < len(r.wp) {
-		n, err := rawWrite(fd, r.wp[r.wn:])
-		if err == syscall.EAGAIN {
+	for len(r.wp) > 0 {
+		n, err := rawWrite(fd, r.wp)
+		if err == errWouldBlock {
 			return !r.wblock
 		}
 		if err != nil {
 			r.werr = err
 			return true
 		}
-		r.wn += n
+		r.wp = r.wp[n:]
 	}
 	return true
 }
@@ -135,8 +114,8 @@ func (r *relayState) empty(block bool) bool {
 	s := r.s
 	for {
 		s.mu.Lock()
-		if len(s.q) == 0 || s.discard {
-			s.dropQueue()
+		if s.q.empty() || s.discard {
+			s.q.drop()
 			s.draining = false
 			fin, err := s.fin, s.finErr
 			s.mu.Unlock()
@@ -145,28 +124,19 @@ func (r *relayState) empty(block bool) bool {
 			}
 			return true
 		}
-		c := s.q[0]
-		if len(s.q) == 1 && c.buf != nil {
-			s.q = nil
-		} else {
-			s.q[0] = chunk{}
-			s.q = s.q[1:]
-		}
-		s.queuedN -= c.w - c.r
+		b := s.q.take()
 		s.mu.Unlock()
-		n, err := r.write(c.buf.b[c.r:c.w], block)
+		n, err := r.write(b.b[b.r:b.w], block)
 		if n > 0 && s.consumed(n) {
 			s.c.kick()
 		}
-		if err == nil && c.r+n < c.w {
+		if b.r += n; err == nil && b.r < b.w {
 			s.mu.Lock()
-			c.r += n
-			s.queuedN += c.w - c.r
-			s.q = append([]chunk{c}, s.q...)
+			s.q.untake(b)
 			s.mu.Unlock()
 			return false
 		}
-		c.buf.release()
+		b.release()
 		if err != nil {
 			s.mu.Lock()
 			s.draining = false
@@ -179,17 +149,23 @@ func (r *relayState) empty(block bool) bool {
 
 // endDown half-closes the application's socket after the last byte, or the
 // failure, and tells Relay. Later calls do nothing.
+//
+// If the application has ended its side, Relay waits for nothing else and closes
+// the socket at once: that ends it as well, because there is nothing unread in
+// it for which the kernel would make a reset of the close.
 func (r *relayState) endDown(err error) {
-	if !r.downEnding.CompareAndSwap(false, true) {
+	if !r.down.CompareAndSwap(downOpen, downEnding) {
 		return
 	}
-	closeErr := r.app.CloseWrite()
-	r.downErr, r.downCloseErr = err, closeErr
-	r.downDone.Store(true)
+	r.downErr = err
+	if !r.upEnded.Load() {
+		r.downCloseErr = r.app.CloseWrite()
+	}
+	r.down.Store(downEnded)
 	r.s.signal()
 }
 
-// ended notes the peer's END_STREAM. Only the reader calls it.
+// peerEnded notes the peer's END_STREAM. Only the reader calls it.
 func (c *conn) peerEnded(s *Stream) {
 	c.mu.Lock()
 	s.recvClosed = true

@@ -84,10 +84,10 @@ func (c *conn) appendBlock(b []byte, id uint32, end bool) error {
 
 // block is a decoded header block.
 type block struct {
-	method, authority, status    string
+	Request                      // of a response: its fields only
+	status                       string
 	hasMethod, hasAuthority      bool
 	scheme, path, protocol       bool
-	header                       Header
 	size                         uint32
 	malformed                    bool // ends the stream
 	forbidden                    bool // ends the tunnel
@@ -104,7 +104,7 @@ func (c *conn) initDecoder() {
 func (c *conn) decode(p []byte) (*block, error) {
 	b := &block{wantRequest: !c.client}
 	limit := c.cfg.Limits.HeaderList
-	if fields, ok := decodeLiterals(p, b.header); ok {
+	if fields, ok := decodeLiterals(p, b.Header); ok {
 		for _, f := range fields {
 			b.add(f.Name, f.Value, limit)
 		}
@@ -233,10 +233,10 @@ func (b *block) add(name, value string, limit uint32) {
 	case "content-length":
 		b.malformed = b.malformed || !digits(value)
 	}
-	if b.header == nil {
-		b.header = make(Header, 0, 4)
+	if b.Header == nil {
+		b.Header = make(Header, 0, 4)
 	}
-	b.header = append(b.header, Field{name, value})
+	b.Header = append(b.Header, Field{name, value})
 }
 
 func (b *block) addPseudo(name, value string) {
@@ -250,12 +250,12 @@ func (b *block) addPseudo(name, value string) {
 	switch name {
 	case ":method":
 		once(&b.hasMethod)
-		b.method = value
+		b.Method = value
 		b.forbidden = b.forbidden || !token(value)
 		b.malformed = b.malformed || !b.wantRequest
 	case ":authority":
 		once(&b.hasAuthority)
-		b.authority = value
+		b.Authority = value
 		b.malformed = b.malformed || !b.wantRequest || !validAuthority(value)
 	case ":scheme":
 		once(&b.scheme)
@@ -280,7 +280,7 @@ func (b *block) badRequest() bool {
 	switch {
 	case b.malformed || !b.hasMethod:
 		return true
-	case b.method == "CONNECT":
+	case b.Method == "CONNECT":
 		return b.scheme || b.path
 	}
 	return !b.scheme || !b.path

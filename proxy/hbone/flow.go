@@ -39,7 +39,7 @@ func (s *Stream) returnWindow(n int) {
 func (c *conn) wakeQueueLocked() {
 	for i, s := range c.windowQueue {
 		s.queued = false
-		s.signal()
+		s.signalLocked()
 		c.windowQueue[i] = nil
 	}
 	c.windowQueue = c.windowQueue[:0]
@@ -71,9 +71,10 @@ func (s *Stream) waitWindow(stop <-chan struct{}) error {
 			s.queued = true
 			c.windowQueue = append(c.windowQueue, s)
 		}
+		wake := s.waker()
 		c.mu.Unlock()
 		select {
-		case <-s.wake:
+		case <-wake:
 		case <-stop:
 			return errStopped
 		}
@@ -100,11 +101,11 @@ func (c *conn) growWindow(id uint32, n int64) error {
 	}
 	s.sendWin += n
 	over := s.sendWin > maxWindow
+	s.signalLocked()
 	c.mu.Unlock()
 	if over {
 		return c.streamError(id, http2.ErrCodeFlowControl)
 	}
-	s.signal()
 	return nil
 }
 
@@ -119,7 +120,7 @@ func (c *conn) setInitialWindow(n int64) error {
 		if s.sendWin > maxWindow {
 			return connError(http2.ErrCodeFlowControl)
 		}
-		s.signal()
+		s.signalLocked()
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ var errStopped = errors.New("stopped")
 // face is what a stream needs only as a net.Conn.
 type face struct {
 	readDeadline, writeDeadline deadline
+	readable                    chan struct{} // gets a token when a reader should look again
 	writeMu                     sync.Mutex // one Write at a time
 	closed                      chan struct{}
 	closeOnce                   sync.Once
@@ -31,7 +32,7 @@ func (s *Stream) asConn() *face {
 	if f := s.face.Load(); f != nil {
 		return f
 	}
-	f := &face{readDeadline: newDeadline(), writeDeadline: newDeadline(), closed: make(chan struct{})}
+	f := &face{readDeadline: newDeadline(), writeDeadline: newDeadline(), readable: make(chan struct{}, 1), closed: make(chan struct{})}
 	if s.face.CompareAndSwap(nil, f) {
 		return f
 	}
@@ -55,12 +56,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 			s.mu.Unlock()
 			return 0, net.ErrClosed
 		}
-		n := s.dequeue(p)
-		fin, err := s.fin && len(s.q) == 0, s.finErr
-		if s.readWake == nil {
-			s.readWake = make(chan struct{}, 1)
-		}
-		wake := s.readWake
+		n := s.q.read(p)
+		fin, err := s.fin && s.q.empty(), s.finErr
 		s.mu.Unlock()
 		switch {
 		case n > 0:
@@ -76,30 +73,23 @@ func (s *Stream) Read(p []byte) (int, error) {
 			return 0, nil
 		}
 		select {
-		case <-wake:
+		case <-f.readable:
 		case <-f.readDeadline.wait():
 		case <-f.closed:
 		}
 	}
 }
 
-// dequeue copies received data to p, under mu.
-func (s *Stream) dequeue(p []byte) (n int) {
-	for n < len(p) && len(s.q) > 0 {
-		c := &s.q[0]
-		k := copy(p[n:], c.buf.b[c.r:c.w])
-		n += k
-		c.r += k
-		if c.r == c.w {
-			c.buf.release()
-			*c = chunk{}
-			if s.q = s.q[1:]; len(s.q) == 0 {
-				s.q = nil
-			}
-		}
+// wakeReader makes a waiting Read look again.
+func (s *Stream) wakeReader() {
+	f := s.face.Load()
+	if f == nil {
+		return
 	}
-	s.queuedN -= n
-	return n
+	select {
+	case f.readable <- struct{}{}:
+	default:
+	}
 }
 
 // Write sends p, waiting for the peer's windows. A stream that is no longer open
@@ -171,9 +161,7 @@ func (s *Stream) Close() error {
 	if again {
 		return net.ErrClosed
 	}
-	s.c.mu.Lock()
 	s.signal()
-	s.c.mu.Unlock()
 	if s.c.client && s.notAnswered() {
 		s.Reset(http2.ErrCodeCancel)
 		return nil

@@ -78,9 +78,9 @@ type Pool struct {
 	dial func(ctx context.Context, key Key) (tunnel, error)
 
 	hits, misses atomic.Uint64
-	// epoch is the number of tunnels made so far: it tells which tunnels are
-	// younger than a request.
-	epoch atomic.Uint64
+	// clock counts tunnels made and checkouts. It orders them where time stamps
+	// may be equal.
+	clock atomic.Uint64
 
 	ctx    context.Context // of all dials
 	cancel context.CancelFunc
@@ -134,7 +134,7 @@ func newPool(cfg PoolConfig, dial func(context.Context, Key) (tunnel, error)) *P
 // or context.Cause(ctx). ctx covers waiting and opening, not the life of the
 // stream; its end does not disturb others that wait for the same tunnel.
 func (p *Pool) Open(ctx context.Context, key Key, r *Request) (*Stream, error) {
-	begun := p.epoch.Load()
+	begun := p.clock.Load()
 	t, err := p.checkout(ctx, key, 0)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (p *Pool) Open(ctx context.Context, key Key, r *Request) (*Stream, error) {
 	if err == nil || !Unprocessed(err) || ctx.Err() != nil {
 		return s, err
 	}
-	if t, err = p.checkout(ctx, key, max(begun, t.epoch)); err != nil {
+	if t, err = p.checkout(ctx, key, max(begun, t.made)); err != nil {
 		return nil, err
 	}
 	return p.openOn(ctx, t, r)
@@ -174,7 +174,7 @@ func (p *Pool) spoiled(t *pooledTunnel, err error) bool {
 }
 
 // checkout returns a tunnel of the key with a stream reserved on it: one from
-// the pool that was made after the given epoch, or a new one.
+// the pool that was made after the given time of the clock, or a new one.
 func (p *Pool) checkout(ctx context.Context, key Key, after uint64) (*pooledTunnel, error) {
 	for waited := false; ; waited = true { // each turn but the last, others got the streams of a dial
 		e, err := p.entry(key)
@@ -243,7 +243,7 @@ func (p *Pool) runDial(ctx context.Context, e *poolEntry, d *poolDial) {
 		}
 		conn, err = nil, ErrPoolDraining
 	}
-	kept := e.finish(d, conn, err, p.epoch.Add(1))
+	kept := e.finish(d, conn, err, p.clock.Add(1))
 	var gone []*pooledTunnel
 	if kept {
 		p.count++
@@ -261,14 +261,20 @@ func (p *Pool) runDial(ctx context.Context, e *poolEntry, d *poolDial) {
 	closeAll(gone)
 }
 
-// evict takes the least recently used tunnel out of the pool. p.mu is held.
+// evict takes the least recently used tunnel out of the pool, or one that is of
+// no use any more and not found yet. p.mu is held.
 func (p *Pool) evict() []*pooledTunnel {
 	var oldest *pooledTunnel
+	var use uint64
 	for _, e := range p.entries {
 		e.mu.Lock()
 		for _, t := range e.tunnels {
-			if t.opening == 0 && (oldest == nil || t.used.Before(oldest.used)) {
-				oldest = t
+			last := t.use
+			if !t.conn.Usable() {
+				last = 0 // the clock starts at 1
+			}
+			if t.opening == 0 && (oldest == nil || last < use) {
+				oldest, use = t, last
 			}
 		}
 		e.mu.Unlock()

@@ -24,9 +24,10 @@ type poolEntry struct {
 type pooledTunnel struct {
 	entry *poolEntry
 	conn  tunnel
-	epoch uint64 // its number among the tunnels of the pool
+	made  uint64 // by the pool's clock
 
-	used    time.Time // of the last checkout
+	use     uint64    // of the last checkout, by the pool's clock
+	used    time.Time // the same
 	opening int       // requests checked out whose Open has not returned
 	// streams is an upper bound of the streams in use and being opened. It
 	// grows by one with each checkout and is brought down only when it seems to
@@ -45,7 +46,7 @@ type poolDial struct {
 	err     error
 }
 
-// take reserves a stream on a tunnel made after the epoch. If none has a free
+// take reserves a stream on a tunnel made after a time of the clock. If none has a free
 // one it joins a dial, which the caller must collect or leave, or begins one.
 // If the entry is dead it returns neither. The tunnels in gone were found to be
 // of no use and are no longer in the entry.
@@ -63,8 +64,8 @@ func (e *poolEntry) take(p *Pool, after uint64) (t *pooledTunnel, d *poolDial, g
 			gone = append(gone, t)
 			continue
 		}
-		if t.epoch > after && t.reserve(p.cfg.MaxStreams) {
-			t.used = now
+		if t.made > after && t.reserve(p.cfg.MaxStreams) {
+			t.use, t.used = p.clock.Add(1), now
 			return t, nil, gone
 		}
 		i++
@@ -91,8 +92,8 @@ func (e *poolEntry) join(p *Pool) *poolDial {
 
 // finish ends a dial with a tunnel or an error and reserves streams for the
 // waiters. It reports whether the tunnel is now in the entry; one for which
-// nobody waits is not. epoch is the number of the tunnel.
-func (e *poolEntry) finish(d *poolDial, conn tunnel, err error, epoch uint64) (kept bool) {
+// nobody waits is not. made is the time of the pool's clock.
+func (e *poolEntry) finish(d *poolDial, conn tunnel, err error, made uint64) (kept bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	defer close(d.done)
@@ -107,8 +108,10 @@ func (e *poolEntry) finish(d *poolDial, conn tunnel, err error, epoch uint64) (k
 	if limit := conn.PeerMaxStreams(); limit > 0 {
 		d.granted = min(d.granted, limit)
 	}
-	d.tunnel = &pooledTunnel{entry: e, conn: conn, epoch: epoch, used: time.Now(),
-		opening: d.granted, streams: d.granted}
+	d.tunnel = &pooledTunnel{
+		entry: e, conn: conn, made: made, use: made, used: time.Now(),
+		opening: d.granted, streams: d.granted,
+	}
 	e.tunnels = append(e.tunnels, d.tunnel)
 	return true
 }

@@ -22,6 +22,7 @@ type poolOp struct {
 type poolModel struct {
 	cfg     PoolConfig
 	tunnels []*modelTunnel
+	uses    int
 }
 
 type modelTunnel struct {
@@ -29,6 +30,7 @@ type modelTunnel struct {
 	active  int
 	limit   int
 	used    time.Time
+	use     int  // the same, in order
 	pooled  bool // handed out
 	usable  bool
 	expects bool // its next request fails unprocessed
@@ -48,17 +50,18 @@ func (m *poolModel) settle(now time.Time) {
 }
 
 // make adds a tunnel, and drops the least recently used one if there are too
-// many.
+// many. Those of no use are the first to go, so they do not count.
 func (m *poolModel) make(key Key, now time.Time) *modelTunnel {
 	// Tunnels of the key that are of no use were found by the request.
-	t := &modelTunnel{key: key, limit: 1000, used: now, pooled: true, usable: true}
+	m.uses++
+	t := &modelTunnel{key: key, limit: 1000, used: now, use: m.uses, pooled: true, usable: true}
 	m.tunnels = append(m.tunnels, t)
 	var oldest *modelTunnel
 	n := 0
 	for _, t := range m.tunnels {
-		if t.pooled {
+		if t.pooled && t.usable {
 			n++
-			if oldest == nil || t.used.Before(oldest.used) {
+			if oldest == nil || t.use < oldest.use {
 				oldest = t
 			}
 		}
@@ -80,7 +83,8 @@ func (m *poolModel) open(key Key, now time.Time) bool {
 		if !m.free(t, key) {
 			continue
 		}
-		t.used = now
+		m.uses++
+		t.used, t.use = now, m.uses
 		if t.expects {
 			t.expects = false
 			break // sent again on a fresh tunnel
@@ -125,7 +129,6 @@ func runPoolModel(ctx context.Context, ops []poolOp) error {
 	defer p.Close()
 	m := &poolModel{cfg: cfg}
 	for i, op := range ops {
-		time.Sleep(time.Millisecond) // no two checkouts at one instant, so that "least recent" is one
 		synctest.Wait()
 		m.settle(time.Now())
 		if err := m.step(ctx, op, p, net, failing); err != nil {

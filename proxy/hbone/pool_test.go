@@ -75,6 +75,7 @@ func (p *poolTest) wantTunnels(n int) []*fakeTunnel {
 
 func (p *poolTest) wantEnded(f *fakeTunnel, want bool) {
 	p.Helper()
+	synctest.Wait() // tunnels are closed after their requests have what they wanted
 	if got := f.ended(); got != want {
 		p.Fatalf("tunnel ended = %v, want %v", got, want)
 	}
@@ -192,7 +193,7 @@ func TestPoolUnused(t *testing.T) {
 		time.Sleep(timeout - 1)
 		synctest.Wait()
 		p.wantEnded(f, false)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		p.wantEnded(f, true)
 	})

@@ -15,11 +15,11 @@ import (
 type Direction uint8
 
 const (
-	// Downstream: the socket is the client's, as in an outbound proxy. What it
-	// sends goes to the tunnel, and errors on that way begin with "send".
+	// Downstream says that the socket is the client's, as in an outbound proxy.
+	// What it sends goes to the tunnel, and errors on that way begin with "send".
 	Downstream Direction = iota
-	// Upstream: the socket is the destination's, as in an inbound proxy. What
-	// comes from the tunnel goes to it, and errors on that way begin with "send".
+	// Upstream says that the socket is the destination's, as in an inbound proxy.
+	// What comes from the tunnel goes to it, and errors on that way begin with "send".
 	Upstream
 )
 
@@ -27,36 +27,40 @@ const (
 // bytes are read by the caller of Relay ("up"), the tunnel's are written by the
 // tunnel's reader or by a drain ("down").
 type relayState struct {
-	s  *Stream
-	rc syscall.RawConn
+	s   *Stream
+	rc  syscall.RawConn
+	app *net.TCPConn
+
+	toTunnel, fromTunnel *atomic.Uint64
 
 	// Up: of Relay's goroutine.
 	class  uint8 // of the next read
 	small  uint8 // reads in a row that needed less
 	locked bool  // the write lock is held, to be finished and released
-	ready  bool  // hot: the socket has something
 	eof    bool  // the application has ended its side
-	n      int   // cold: bytes in buf behind the frame header
-	win    int   // hot: window reserved
+	dir    Direction
+	wblock bool // down: wait for the application's socket
+	n      int  // cold: bytes in buf behind the frame header
+	win    int  // hot: window reserved
 	buf    *buffer
 	rerr   error // of reading the application's socket
 	readFn func(fd uintptr) bool
 
 	// Down: of whoever writes the application's socket now.
-	wblock  bool
-	wn      int
-	wp      []byte
+	wp      []byte // not written yet
 	werr    error
 	writeFn func(fd uintptr) bool
 
-	app                  *net.TCPConn
-	toTunnel, fromTunnel *atomic.Uint64
-
-	downEnding, downDone  atomic.Bool
-	downErr, downCloseErr error // before downDone is set
-
-	dir Direction
+	down                  atomic.Uint32 // downOpen, downEnding, downEnded
+	upEnded               atomic.Bool   // by the application's end of file, which the peer was told
+	downErr, downCloseErr error         // before downEnded is set
 }
+
+const (
+	downOpen uint32 = iota
+	downEnding
+	downEnded
+)
 
 // Relay moves bytes between the stream and an application's socket until both
 // ways have ended, and closes both. The end of one way, by end of file or by an
@@ -90,7 +94,7 @@ func (s *Stream) Join(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir
 		s.joined = true
 		sc.handlers.Add(1)
 	}
-	s.request, s.header = nil, nil // an idle stream holds nothing that it does not need
+	s.head = nil // an idle stream holds nothing that it does not need
 	return Relaying{s.newRelay(app, toTunnel, fromTunnel, dir)}
 }
 
@@ -124,6 +128,9 @@ func (s *Stream) Cancel(cause error) {
 func (s *Stream) newRelay(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) *relayState {
 	r := &relayState{s: s, app: app, toTunnel: toTunnel, fromTunnel: fromTunnel, dir: dir}
 	r.readFn, r.writeFn = r.readReady, r.writeReady
+	s.c.mu.Lock()
+	s.wake = nil // nobody waits now, and perhaps not for long
+	s.c.mu.Unlock()
 	return r
 }
 
@@ -140,9 +147,8 @@ func (r *relayState) run() error {
 	r.attach()
 	upErr := r.pump()
 	upClose := s.sendEnd()
-	for !r.downDone.Load() {
-		<-s.wake
-	}
+	r.upEnded.Store(r.eof)
+	r.waitDown()
 	r.app.Close()
 	s.release()
 	s.mu.Lock()
@@ -157,13 +163,27 @@ func (r *relayState) run() error {
 	return relay.Result(r.downErr, r.downCloseErr, upErr, upClose)
 }
 
+// waitDown waits until nothing more is written to the application's socket.
+func (r *relayState) waitDown() {
+	s := r.s
+	for r.down.Load() != downEnded {
+		s.c.mu.Lock()
+		wake := s.waker()
+		s.c.mu.Unlock()
+		if r.down.Load() == downEnded { // before there was a waker
+			return
+		}
+		<-wake
+	}
+}
+
 // attach makes the application's socket the receiver of the stream. What has
 // arrived before goes first.
 func (r *relayState) attach() {
 	s := r.s
 	s.mu.Lock()
 	s.relay = r
-	if len(s.q) == 0 && !s.fin && !s.discard {
+	if s.q.empty() && !s.fin && !s.discard {
 		s.mu.Unlock()
 		return
 	}

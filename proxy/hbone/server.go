@@ -182,7 +182,7 @@ func (c *conn) requested(id uint32, p []byte, end bool) error {
 func (c *conn) accept(id uint32, b *block, end bool) {
 	s := newStream(c)
 	s.id = id
-	s.request = &Request{Method: b.method, Authority: b.authority, Header: b.header}
+	s.head = &b.Request
 	s.handled, s.recvClosed, s.fin = true, end, end
 	c.explained.Add(creditsPerStream)
 	c.mu.Lock()

@@ -17,51 +17,45 @@ import (
 // net.Conn let code in the process read and write it. A server answers with
 // [Stream.Accept] or [Stream.Reject] first.
 type Stream struct {
-	c  *conn
-	id uint32
+	c      *conn
+	id     uint32
+	status uint16 // client: of the response; under c.mu
 
-	// wake holds a token when a sender should look again.
-	wake chan struct{}
+	// Under c.mu.
+	queued     bool // in c.windowQueue
+	sendClosed bool // we sent END_STREAM
+	recvClosed bool // the peer did
+	gone       bool // reset, or its tunnel has ended
+	handled    bool // server: its handler runs
+	busyReset  bool // reset by the peer meanwhile
+	payload    bool // a byte was received or sent
+	answered   bool // client: response is valid; server: we responded
+
+	joined bool // server: the relay outlives the handler; of the handler
+
+	// Under mu.
+	fin      bool // nothing follows what is queued
+	discard  bool // nobody wants what arrives
+	draining bool // a goroutine empties q
 
 	// Under c.mu.
 	sendWin, recvWin int64
-	queued           bool // in c.windowQueue
-	sendClosed       bool // we sent END_STREAM
-	recvClosed       bool // the peer did
-	gone             bool // reset, or its tunnel has ended
-	handled          bool // server: its handler runs
-	busyReset        bool // reset by the peer meanwhile
-	payload          bool // a byte was received or sent
-	answered         bool // client: response is valid; server: we responded
-	status           int
-	header           Header // of the response
-	fate             streamEnd
-	started          time.Time // client: of the request, until answered
+	fate             *streamEnd    // once gone
+	started          time.Duration // client: of the request, since c.begun
+	wake             chan struct{} // see waker; nil if nobody has waited yet
+	// head is the request (server), or the fields of the response (client) if
+	// there are any.
+	head *Request
 
 	unacked atomic.Int64 // taken by the application, not credited yet
-	request *Request
+	face    atomic.Pointer[face]
 
 	mu sync.Mutex
 	// Under mu.
-	q        []chunk
-	queuedN  int
-	fin      bool  // nothing follows what is queued
-	finErr   error // why, nil for an orderly end
-	discard  bool  // nobody wants what arrives
-	draining bool  // a goroutine empties q
-	relay    *relayState
-	readWake chan struct{}
-	// cancelled is the cause given to Cancel.
-	cancelled error
-	joined    bool // server: the relay outlives the handler; of the handler
-
-	face atomic.Pointer[face]
-}
-
-// chunk is a piece of received data, b[r:w] of its buffer.
-type chunk struct {
-	buf  *buffer
-	r, w int
+	q         queue
+	relay     *relayState
+	finErr    error // why nothing follows, nil for an orderly end
+	cancelled error // the cause given to Cancel
 }
 
 // streamEnd is how the end of a stream looks to its users.
@@ -74,8 +68,8 @@ type streamEnd struct {
 }
 
 // endOf maps an error code to the ends that the reference's byte streams have.
-func endOf(f *frameError) streamEnd {
-	e := streamEnd{cause: f, read: f, close: errors.New("protocol error: " + reasonText(f.code))}
+func endOf(f *frameError) *streamEnd {
+	e := &streamEnd{cause: f, read: f, close: errors.New("protocol error: " + reasonText(f.code))}
 	switch f.code {
 	case http2.ErrCodeNo:
 		e.read, e.close = nil, nil
@@ -88,25 +82,55 @@ func endOf(f *frameError) streamEnd {
 }
 
 func newStream(c *conn) *Stream {
-	return &Stream{c: c, wake: make(chan struct{}, 1), recvWin: int64(c.cfg.StreamWindow)}
+	return &Stream{c: c, recvWin: int64(c.cfg.StreamWindow)}
 }
 
-// signal makes a waiting sender look again.
-func (s *Stream) signal() {
+// waker returns the channel that gets a token when somebody who waits for the
+// stream should look again, under c.mu. It must be called between finding that
+// one has to wait and unlocking c.mu: before, there may be nobody to tell.
+func (s *Stream) waker() <-chan struct{} {
+	if s.wake == nil {
+		s.wake = make(chan struct{}, 1)
+	}
+	return s.wake
+}
+
+// signalLocked wakes who waits, under c.mu.
+func (s *Stream) signalLocked() {
+	if s.wake == nil {
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
+// signal is signalLocked for others.
+func (s *Stream) signal() {
+	s.c.mu.Lock()
+	s.signalLocked()
+	s.c.mu.Unlock()
+}
+
 // ID returns the stream's number on its tunnel.
 func (s *Stream) ID() uint32 { return s.id }
 
 // Request returns what the client asked for. Nil for a client's own stream.
-func (s *Stream) Request() *Request { return s.request }
+func (s *Stream) Request() *Request {
+	if s.c.client {
+		return nil
+	}
+	return s.head
+}
 
 // ResponseHeader returns the fields of the server's response (client).
-func (s *Stream) ResponseHeader() Header { return s.header }
+func (s *Stream) ResponseHeader() Header {
+	if !s.c.client || s.head == nil {
+		return nil
+	}
+	return s.head.Header
+}
 
 // LocalAddr returns the tunnel's local address.
 func (s *Stream) LocalAddr() net.Addr { return s.c.rec.Conn.LocalAddr() }
@@ -121,13 +145,13 @@ func (s *Stream) Accept(h Header) error {
 	c.lockWrite()
 	defer c.unlockWrite()
 	c.mu.Lock()
-	gone, cause := s.gone || s.answered, s.fate.cause
+	gone, cause := s.gone || s.answered, relay.ErrWriteZero
+	if s.fate != nil {
+		cause = s.fate.cause
+	}
 	s.answered = true
 	c.mu.Unlock()
 	if gone {
-		if cause == nil {
-			cause = relay.ErrWriteZero
-		}
 		_ = c.finishWrite(true)
 		return &H2Error{Err: cause}
 	}
@@ -158,7 +182,7 @@ func (s *Stream) Reject(status int) error {
 	s.answered = true
 	reset := !s.recvClosed
 	s.sendClosed = true
-	c.removeLocked(s, streamEnd{cause: relay.ErrWriteZero})
+	c.removeLocked(s, &streamEnd{cause: relay.ErrWriteZero})
 	c.mu.Unlock()
 	b := append(c.scratch[:0], make([]byte, frameHeader)...)
 	b = appendResponse(b, status, nil)
@@ -184,9 +208,9 @@ func (s *Stream) Reset(code http2.ErrCode) { s.reset(code, relay.ErrWriteZero) }
 func (s *Stream) reset(code http2.ErrCode, err error) {
 	c := s.c
 	c.mu.Lock()
-	open := !s.gone && !(s.sendClosed && s.recvClosed)
+	open := s.openLocked()
 	if open {
-		c.removeLocked(s, streamEnd{cause: err, read: err, close: err})
+		c.removeLocked(s, &streamEnd{cause: err, read: err, close: err})
 	}
 	c.mu.Unlock()
 	if open {
@@ -197,9 +221,12 @@ func (s *Stream) reset(code http2.ErrCode, err error) {
 	c.finishIfIdle()
 }
 
+// openLocked reports, under c.mu, whether either side may still use the stream.
+func (s *Stream) openLocked() bool { return !s.gone && (!s.sendClosed || !s.recvClosed) }
+
 // removeLocked takes a stream that is open no more out of the table.
-func (c *conn) removeLocked(s *Stream, end streamEnd) {
-	if !s.gone && !(s.sendClosed && s.recvClosed) || end.cause != nil {
+func (c *conn) removeLocked(s *Stream, end *streamEnd) {
+	if s.openLocked() || end.cause != nil {
 		s.loseLocked(end)
 	}
 	if c.streams[s.id] == s {
@@ -209,11 +236,11 @@ func (c *conn) removeLocked(s *Stream, end streamEnd) {
 }
 
 // loseLocked marks the stream as ended otherwise than by END_STREAM both ways.
-func (s *Stream) loseLocked(end streamEnd) {
+func (s *Stream) loseLocked(end *streamEnd) {
 	if !s.gone {
 		s.gone, s.fate = true, end
 	}
-	s.signal()
+	s.signalLocked()
 }
 
 // sentEndLocked notes our END_STREAM, under c.mu.
@@ -283,32 +310,12 @@ func (s *Stream) abandon(err error) {
 	r := s.relay
 	idle := r != nil && !s.draining
 	if !s.draining {
-		s.dropQueue()
+		s.q.drop()
 	}
-	wake := s.readWake
 	s.mu.Unlock()
 	if idle {
 		r.endDown(err)
 	}
-	wakeReader(wake)
+	s.wakeReader()
 	s.signal()
-}
-
-// dropQueue releases the received data, under mu.
-func (s *Stream) dropQueue() {
-	for i := range s.q {
-		s.q[i].buf.release()
-		s.q[i] = chunk{}
-	}
-	s.q, s.queuedN = nil, 0
-}
-
-func wakeReader(wake chan struct{}) {
-	if wake == nil {
-		return
-	}
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
 }

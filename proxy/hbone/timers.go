@@ -192,15 +192,15 @@ func (c *conn) armSweep(d time.Duration) {
 
 // sweepPending gives up requests that have waited too long.
 func (c *conn) sweepPending() {
-	now := time.Now()
+	now := time.Since(c.begun)
 	next := time.Duration(-1)
 	var late []*Stream
 	c.mu.Lock()
 	for _, s := range c.streams {
-		if s.answered || s.started.IsZero() {
+		if s.answered {
 			continue
 		}
-		left := c.cfg.ConnectTimeout - now.Sub(s.started)
+		left := c.cfg.ConnectTimeout - (now - s.started)
 		if left <= 0 {
 			late = append(late, s)
 		} else if next < 0 || left < next {

@@ -223,7 +223,7 @@ func TestFakeCA(t *testing.T) {
 		if got := server.NotAfter().Sub(server.NotBefore()); got != 24*time.Hour {
 			t.Errorf("life = %v, want 24h", got)
 		}
-		if got := client.NotAfter().Sub(time.Now()); got != time.Minute {
+		if got := time.Until(client.NotAfter()); got != time.Minute {
 			t.Errorf("life left = %v, want 1m", got)
 		}
 		leaf := server.Leaf()
@@ -283,8 +283,10 @@ func TestErrors(t *testing.T) {
 		is   error
 	}{
 		{&identity.CSRError{Err: cause}, "failed to create CSR: cause", connection.FlagIdentity, cause},
-		{&identity.RequestError{Code: "Unauthenticated", Status: "The request does not have valid authentication credentials", Message: "m", Err: cause},
-			"signing gRPC error (The request does not have valid authentication credentials): m", connection.FlagIdentity, cause},
+		{
+			&identity.RequestError{Code: "Unauthenticated", Status: "The request does not have valid authentication credentials", Message: "m", Err: cause},
+			"signing gRPC error (The request does not have valid authentication credentials): m", connection.FlagIdentity, cause,
+		},
 		{&identity.RequestError{Code: "Aborted", Message: "m"}, "signing gRPC error (Aborted): m", connection.FlagIdentity, nil},
 		{&identity.SANError{ID: id}, "did not find expected SAN: " + serverURI, connection.FlagIdentity, nil},
 		{&identity.EmptyChainError{ID: id}, "chain returned from CA is empty for: " + serverURI, connection.FlagIdentity, nil},
@@ -296,8 +298,10 @@ func TestErrors(t *testing.T) {
 		{&identity.OutboundError{Err: identity.ErrForgotten}, "identity error: the identity is no longer needed", connection.FlagIdentity, identity.ErrForgotten},
 		{&identity.PeerError{Err: cause}, "invalid peer certificate: Other(OtherError(cause))", connection.FlagTLS, cause},
 		{&identity.RevokedError{}, "Revoked", connection.FlagTLS, nil},
-		{&identity.TrustDomainError{TrustDomain: "td"},
-			`Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(SanTrustDomainError("td", [])))) }`, connection.FlagTLS, nil},
+		{
+			&identity.TrustDomainError{TrustDomain: "td"},
+			`Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(SanTrustDomainError("td", [])))) }`, connection.FlagTLS, nil,
+		},
 	} {
 		if got := tt.err.Error(); got != tt.want {
 			t.Errorf("%T.Error() = %s, want %s", tt.err, got, tt.want)

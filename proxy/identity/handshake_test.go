@@ -151,31 +151,51 @@ func TestServerConfig_Trust(t *testing.T) {
 		{name: "our trust domain second", leaf: identitytest.Leaf{URIs: []string{foreignURI, clientURI}}},
 		{name: "not SPIFFE first", leaf: identitytest.Leaf{URIs: []string{"https://example.com/", clientURI}}},
 		{name: "expires this second", leaf: identitytest.Leaf{URIs: []string{clientURI}, NotBefore: hour(-1), NotAfter: hour(0)}},
-		{name: "another CA", leaf: identitytest.Leaf{URIs: []string{clientURI}}, others: true,
-			text: invalid + "UnknownIssuer) }", reason: "untrusted_cert", alert: "unknown certificate authority"},
-		{name: "expired", leaf: identitytest.Leaf{URIs: []string{clientURI}, NotBefore: hour(-2), NotAfter: hour(0).Add(-time.Second)},
+		{
+			name: "another CA", leaf: identitytest.Leaf{URIs: []string{clientURI}}, others: true,
+			text: invalid + "UnknownIssuer) }", reason: "untrusted_cert", alert: "unknown certificate authority",
+		},
+		{
+			name: "expired", leaf: identitytest.Leaf{URIs: []string{clientURI}, NotBefore: hour(-2), NotAfter: hour(0).Add(-time.Second)},
 			text:   invalid + "ExpiredContext { time: UnixTime(946684800), not_after: UnixTime(946684799) }) }",
-			reason: "expired_cert", alert: "expired certificate"},
-		{name: "not valid yet", leaf: identitytest.Leaf{URIs: []string{clientURI}, NotBefore: hour(0).Add(time.Second), NotAfter: hour(1)},
+			reason: "expired_cert", alert: "expired certificate",
+		},
+		{
+			name: "not valid yet", leaf: identitytest.Leaf{URIs: []string{clientURI}, NotBefore: hour(0).Add(time.Second), NotAfter: hour(1)},
 			text:   invalid + "NotValidYetContext { time: UnixTime(946684800), not_before: UnixTime(946684801) }) }",
-			reason: "expired_cert", alert: "expired certificate"},
-		{name: "for servers only", leaf: identitytest.Leaf{URIs: []string{clientURI}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
-			text: invalid + "InvalidPurpose) }", reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "a CA", leaf: identitytest.Leaf{URIs: []string{clientURI}, IsCA: true},
-			text: invalid + "Other(OtherError(CaUsedAsEndEntity))) }", reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "another trust domain", leaf: identitytest.Leaf{URIs: []string{foreignURI}},
+			reason: "expired_cert", alert: "expired certificate",
+		},
+		{
+			name: "for servers only", leaf: identitytest.Leaf{URIs: []string{clientURI}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+			text: invalid + "InvalidPurpose) }", reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "a CA", leaf: identitytest.Leaf{URIs: []string{clientURI}, IsCA: true},
+			text: invalid + "Other(OtherError(CaUsedAsEndEntity))) }", reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "another trust domain", leaf: identitytest.Leaf{URIs: []string{foreignURI}},
 			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [Spiffe { trust_domain: "elsewhere.example", ` +
-				`namespace: "shop", service_account: "client" }])))) }`, reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "two other trust domains", leaf: identitytest.Leaf{URIs: []string{"spiffe://a/ns/b/sa/c", "https://x/", "spiffe://d/ns/e/sa/f"}},
+				`namespace: "shop", service_account: "client" }])))) }`, reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "two other trust domains", leaf: identitytest.Leaf{URIs: []string{"spiffe://a/ns/b/sa/c", "https://x/", "spiffe://d/ns/e/sa/f"}},
 			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [Spiffe { trust_domain: "a", namespace: "b", service_account: "c" }, ` +
-				`Spiffe { trust_domain: "d", namespace: "e", service_account: "f" }])))) }`, reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "case of the trust domain", leaf: identitytest.Leaf{URIs: []string{"spiffe://Cluster.Local/ns/b/sa/c"}},
+				`Spiffe { trust_domain: "d", namespace: "e", service_account: "f" }])))) }`, reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "case of the trust domain", leaf: identitytest.Leaf{URIs: []string{"spiffe://Cluster.Local/ns/b/sa/c"}},
 			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [Spiffe { trust_domain: "Cluster.Local", namespace: "b", ` +
-				`service_account: "c" }])))) }`, reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "without names", leaf: identitytest.Leaf{},
-			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [])))) }`, reason: "untrusted_cert", alert: "bad certificate"},
-		{name: "a DNS name", leaf: identitytest.Leaf{DNSNames: []string{"client.example"}},
-			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [])))) }`, reason: "untrusted_cert", alert: "bad certificate"},
+				`service_account: "c" }])))) }`, reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "without names", leaf: identitytest.Leaf{},
+			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [])))) }`, reason: "untrusted_cert", alert: "bad certificate",
+		},
+		{
+			name: "a DNS name", leaf: identitytest.Leaf{DNSNames: []string{"client.example"}},
+			text: invalid + `Other(OtherError(SanTrustDomainError("cluster.local", [])))) }`, reason: "untrusted_cert", alert: "bad certificate",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -264,21 +284,51 @@ func TestClientConfig_Trust(t *testing.T) {
 		{"second name", identitytest.Leaf{URIs: []string{"spiffe://b/ns/c/sa/d", serverURI}}, []string{serverURI}, false, ""},
 		{"other trust domain, expected", identitytest.Leaf{URIs: []string{foreignURI}}, []string{foreignURI}, false, ""},
 		{"another account", identitytest.Leaf{URIs: []string{clientURI}}, []string{serverURI}, false, mismatch + serverURI + "), got " + clientURI + "))"},
-		{"another trust domain", identitytest.Leaf{URIs: []string{"spiffe://b/ns/shop/sa/server"}}, []string{serverURI}, false,
-			mismatch + serverURI + "), got spiffe://b/ns/shop/sa/server))"},
-		{"another namespace", identitytest.Leaf{URIs: []string{"spiffe://cluster.local/ns/b/sa/server"}}, []string{serverURI}, false,
-			mismatch + serverURI + "), got spiffe://cluster.local/ns/b/sa/server))"},
-		{"two for two", identitytest.Leaf{URIs: []string{clientURI, foreignURI}}, []string{serverURI, "spiffe://a/ns/b/sa/c"}, false,
-			mismatch + serverURI + ",spiffe://a/ns/b/sa/c), got " + clientURI + "," + foreignURI + "))"},
+		{
+			"another trust domain",
+			identitytest.Leaf{URIs: []string{"spiffe://b/ns/shop/sa/server"}},
+			[]string{serverURI},
+			false,
+			mismatch + serverURI + "), got spiffe://b/ns/shop/sa/server))",
+		},
+		{
+			"another namespace",
+			identitytest.Leaf{URIs: []string{"spiffe://cluster.local/ns/b/sa/server"}},
+			[]string{serverURI},
+			false,
+			mismatch + serverURI + "), got spiffe://cluster.local/ns/b/sa/server))",
+		},
+		{
+			"two for two",
+			identitytest.Leaf{URIs: []string{clientURI, foreignURI}},
+			[]string{serverURI, "spiffe://a/ns/b/sa/c"},
+			false,
+			mismatch + serverURI + ",spiffe://a/ns/b/sa/c), got " + clientURI + "," + foreignURI + "))",
+		},
 		{"without names", identitytest.Leaf{}, []string{serverURI}, false, mismatch + serverURI + "), got ))"},
 		{"none expected", identitytest.Leaf{URIs: []string{serverURI}}, nil, false, mismatch + "), got " + serverURI + "))"},
 		{"another CA", identitytest.Leaf{URIs: []string{serverURI}}, []string{serverURI}, true, invalid + "UnknownIssuer"},
-		{"expired", identitytest.Leaf{URIs: []string{serverURI}, NotBefore: hour(-2), NotAfter: hour(-1)}, []string{serverURI}, false,
-			invalid + "certificate expired: verification time 946684800 (UNIX), but certificate is not valid after 946681200 (3600 seconds ago)"},
-		{"not valid yet", identitytest.Leaf{URIs: []string{serverURI}, NotBefore: hour(1), NotAfter: hour(2)}, []string{serverURI}, false,
-			invalid + "certificate not valid yet: verification time 946684800 (UNIX), but certificate is not valid before 946688400 (3600 seconds in future)"},
-		{"for clients only", identitytest.Leaf{URIs: []string{serverURI}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, []string{serverURI}, false,
-			invalid + "InvalidPurpose"},
+		{
+			"expired",
+			identitytest.Leaf{URIs: []string{serverURI}, NotBefore: hour(-2), NotAfter: hour(-1)},
+			[]string{serverURI},
+			false,
+			invalid + "certificate expired: verification time 946684800 (UNIX), but certificate is not valid after 946681200 (3600 seconds ago)",
+		},
+		{
+			"not valid yet",
+			identitytest.Leaf{URIs: []string{serverURI}, NotBefore: hour(1), NotAfter: hour(2)},
+			[]string{serverURI},
+			false,
+			invalid + "certificate not valid yet: verification time 946684800 (UNIX), but certificate is not valid before 946688400 (3600 seconds in future)",
+		},
+		{
+			"for clients only",
+			identitytest.Leaf{URIs: []string{serverURI}, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}},
+			[]string{serverURI},
+			false,
+			invalid + "InvalidPurpose",
+		},
 		{"a CA", identitytest.Leaf{URIs: []string{serverURI}, IsCA: true}, []string{serverURI}, false, invalid + "Other(OtherError(CaUsedAsEndEntity))"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -364,8 +414,10 @@ func TestHandshake_Versions(t *testing.T) {
 		{"1.3 to 1.2", client13, only(server12, func(c *tls.Config) { max12(c); c.GetConfigForClient = nil }), false, none, "protocol version not supported"},
 		{"1.2 where it is allowed", only(client12, max12), server12, true, version(tls.VersionTLS12), ""},
 		{"both where both are allowed", client12, server12, true, version(tls.VersionTLS13), ""},
-		{"1.1 where 1.2 is allowed", only(client12, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }), server12, false, none,
-			"protocol version not supported"},
+		{
+			"1.1 where 1.2 is allowed", only(client12, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }), server12, false, none,
+			"protocol version not supported",
+		},
 		{"post-quantum on both sides", clientPQ, serverPQ, true, group(tls.X25519MLKEM768), ""},
 		{"post-quantum client alone", clientPQ, server13, true, group(tls.X25519MLKEM768), ""},
 		{"post-quantum server alone", client13, serverPQ, true, group(tls.X25519MLKEM768), ""},
@@ -451,11 +503,15 @@ func TestRejectReason(t *testing.T) {
 		{"deadline of the context", context.DeadlineExceeded, connection.ReasonHandshakeTimeout, "context deadline exceeded"},
 		{"deadline of the connection", &net.OpError{Op: "read", Err: syscall.ETIMEDOUT}, connection.ReasonHandshakeTimeout, "read: connection timed out"},
 		{"closed", io.EOF, connection.ReasonTLSHandshake, `Custom { kind: UnexpectedEof, error: "tls handshake eof" }`},
-		{"reset", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, connection.ReasonTLSHandshake,
-			`Os { code: 104, kind: ConnectionReset, message: "Connection reset by peer" }`},
+		{
+			"reset", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, connection.ReasonTLSHandshake,
+			`Os { code: 104, kind: ConnectionReset, message: "Connection reset by peer" }`,
+		},
 		{"other", parseErr, connection.ReasonTLSHandshake, parseErr.Error()},
-		{"wrapped", errors.Join(errors.New("x"), &identity.TrustDomainError{TrustDomain: "td"}), connection.ReasonUntrustedCert,
-			`Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(SanTrustDomainError("td", [])))) }`},
+		{
+			"wrapped", errors.Join(errors.New("x"), &identity.TrustDomainError{TrustDomain: "td"}), connection.ReasonUntrustedCert,
+			`Custom { kind: InvalidData, error: InvalidCertificate(Other(OtherError(SanTrustDomainError("td", [])))) }`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := identity.RejectReason(tt.err); got != string(tt.reason) {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/metric"
-
 	"ztunnel/proxy/spiffe"
 )
 
@@ -56,7 +54,7 @@ type Manager struct {
 	flights  map[spiffe.ID]bool // requests that run
 	refused  uint64             // identities beyond MaxIdentities
 	results  map[string]uint64  // requests that ended, by code
-	duration metric.Float64Histogram
+	duration histogram
 	clock    clock
 	stopped  bool
 }

@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -31,7 +32,7 @@ func TestManager_Stop(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		cancel()
-		if err := <-waiting; err != identity.ErrStopped {
+		if err := <-waiting; !errors.Is(err, identity.ErrStopped) {
 			t.Errorf("Certificate() of a waiter = %v, want %v", err, identity.ErrStopped)
 		}
 		if err := <-ended; err != nil || time.Since(start) != 0 {
@@ -40,10 +41,10 @@ func TestManager_Stop(t *testing.T) {
 		if got := want(t, m, "held", identity.RealTime); got != held {
 			t.Error("Certificate() of one that is held is another one, want it")
 		}
-		if _, err := m.Certificate(t.Context(), account("new"), identity.RealTime); err != identity.ErrStopped {
+		if _, err := m.Certificate(t.Context(), account("new"), identity.RealTime); !errors.Is(err, identity.ErrStopped) {
 			t.Errorf("Certificate() of a new one = %v, want %v", err, identity.ErrStopped)
 		}
-		if err := m.Prefetch(account("new")); err != identity.ErrStopped {
+		if err := m.Prefetch(account("new")); !errors.Is(err, identity.ErrStopped) {
 			t.Errorf("Prefetch() = %v, want %v", err, identity.ErrStopped)
 		}
 	})
@@ -54,7 +55,7 @@ func TestManager_Limit(t *testing.T) {
 		m := run(t, newScriptedCA(t, 0, time.Hour), identity.Config{MaxIdentities: 2})
 		want(t, m, "a", identity.RealTime)
 		want(t, m, "b", identity.RealTime)
-		if _, err := m.Certificate(t.Context(), account("c"), identity.RealTime); err != identity.ErrTooMany {
+		if _, err := m.Certificate(t.Context(), account("c"), identity.RealTime); !errors.Is(err, identity.ErrTooMany) {
 			t.Errorf("Certificate() of a third = %v, want %v", err, identity.ErrTooMany)
 		}
 		m.Forget(account("a"))
@@ -118,14 +119,16 @@ func TestManager_Dump(t *testing.T) {
 		none := []identity.DumpCertificate{}
 		want := []identity.DumpEntry{
 			{Identity: account("a").String(), State: "Unavailable: the identity is no longer needed", CertChain: none, RootCerts: none},
-			{Identity: account("b").String(), State: "Available",
+			{
+				Identity: account("b").String(), State: "Available",
 				CertChain: []identity.DumpCertificate{
 					{PEM: []byte(identitytest.PEM(b.Leaf())), SerialNumber: b.Serial().Text(10), ValidFrom: "2000-01-01T00:00:00Z", ExpirationTime: "2000-01-02T00:00:00Z"},
 					{PEM: []byte(identitytest.PEM(issuer)), SerialNumber: issuer.SerialNumber.Text(10), ValidFrom: ca1990, ExpirationTime: ca2100},
 				},
 				RootCerts: []identity.DumpCertificate{
 					{PEM: []byte(identitytest.PEM(root.Root())), SerialNumber: root.Root().SerialNumber.Text(10), ValidFrom: ca1990, ExpirationTime: ca2100},
-				}},
+				},
+			},
 			{Identity: account("c").String(), State: "Initializing", CertChain: none, RootCerts: none},
 		}
 		if diff := cmp.Diff(want, m.Dump()); diff != "" {

@@ -227,14 +227,14 @@ func TestManager_FailureAndRetry(t *testing.T) {
 		m := run(t, ca, identity.Config{})
 		broken := &identity.RequestError{Code: "Unavailable", Message: "injected"}
 		ca.fail(broken)
-		if _, err := m.Certificate(t.Context(), account("a"), identity.RealTime); err != broken {
+		if _, err := m.Certificate(t.Context(), account("a"), identity.RealTime); !errors.Is(err, broken) {
 			t.Fatalf("Certificate() = %v, want %v", err, broken)
 		}
 		if got := state(m, "a"); got != "Unavailable: signing gRPC error (Unavailable): injected" {
 			t.Errorf("state = %q, want Unavailable with the reason", got)
 		}
 		ca.fail(nil)
-		if _, err := m.Certificate(t.Context(), account("a"), identity.RealTime); err != broken {
+		if _, err := m.Certificate(t.Context(), account("a"), identity.RealTime); !errors.Is(err, broken) {
 			t.Errorf("Certificate() right after = %v, want the same error", err)
 		}
 		if got := len(ca.called()); got != 1 {
@@ -358,7 +358,7 @@ func TestManager_Forget(t *testing.T) {
 			}()
 			synctest.Wait()
 			m.Forget(account(name))
-			if err := <-result; err != identity.ErrForgotten {
+			if err := <-result; !errors.Is(err, identity.ErrForgotten) {
 				t.Errorf("Certificate(%s), forgotten meanwhile = %v, want %v", name, err, identity.ErrForgotten)
 			}
 			if got := state(m, name); got != "" {

@@ -31,6 +31,9 @@ type instruments struct {
 	csrs, refused                 metric.Int64ObservableCounter
 }
 
+// histogram is the instrument of the one metric that is recorded when it happens.
+type histogram = metric.Float64Histogram
+
 // Register makes the Manager report through the meter. It must be called before Run, with one meter. What cannot be
 // registered is in the error.
 func (m *Manager) Register(meter metric.Meter) error {

@@ -27,7 +27,7 @@ func collect(t *testing.T, reader *sdk.ManualReader) []string {
 	add := func(name string, labels attribute.Set, value any) {
 		var pairs []string
 		for _, kv := range labels.ToSlice() {
-			pairs = append(pairs, string(kv.Key)+"="+kv.Value.Emit())
+			pairs = append(pairs, string(kv.Key)+"="+kv.Value.String())
 		}
 		if fmt.Sprint(value) != "0" {
 			list = append(list, fmt.Sprintf("%s{%s} %v", name, strings.Join(pairs, ","), value))

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"ztunnel/proxy/spiffe"
@@ -54,10 +55,8 @@ func (c *Certificate) verifyServer(cs *tls.ConnectionState, expected []spiffe.ID
 		return err
 	}
 	for id := range ids(leaf) {
-		for i := range expected {
-			if id == expected[i] {
-				return nil
-			}
+		if slices.Contains(expected, id) {
+			return nil
 		}
 	}
 	e := &SANMismatchError{Expected: expected}

@@ -29,6 +29,7 @@ type unknownWorkloadError struct{ info workload.Info }
 func (e *unknownWorkloadError) Error() string {
 	return "failed to fetch information about local workload: " + e.info.String()
 }
+
 func (e *unknownWorkloadError) RejectReason() string { return string(connection.ReasonUnknownWorkload) }
 
 // signingError says that the pod's own certificate could not be had.

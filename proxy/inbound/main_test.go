@@ -3,6 +3,7 @@ package inbound_test
 import (
 	"context"
 	"crypto/tls"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -200,9 +201,7 @@ func contains(t testing.TB, line string, parts ...string) {
 func (p *pod) rejected(t testing.TB, reason connection.Reason, more connectiontest.Labels) {
 	t.Helper()
 	labels := connectiontest.Labels{"reporter": "destination", "reason": string(reason)}
-	for k, v := range more {
-		labels[k] = v
-	}
+	maps.Copy(labels, more)
 	proxytest.Until(t, "a refusal is counted with reason "+string(reason), func() bool {
 		return p.metrics.Sum(t, "istio_tcp_connections_rejected_total", labels) == 1
 	})

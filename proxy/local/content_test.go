@@ -3,7 +3,6 @@ package local
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -27,7 +26,7 @@ var addresses = cmp.Options{
 
 var web = workload.NamespacedHostname{Namespace: "shop", Hostname: "web.shop.svc.cluster.local"}
 
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func mustParse(t *testing.T, text string) *Content {
 	t.Helper()
@@ -68,8 +67,10 @@ func TestFull(t *testing.T) {
 		SubjectAltNames: []string{"spiffe://td/ns/shop/sa/web", "other"}, SANs: []spiffe.ID{{TrustDomain: "td", Namespace: "shop", ServiceAccount: "web"}},
 		Waypoint:          &workload.Gateway{Hostname: workload.NamespacedHostname{Namespace: "shop", Hostname: "wp"}, Port: 15008},
 		WeightedWaypoints: []workload.WeightedWaypoint{{Gateway: workload.Gateway{Hostname: workload.NamespacedHostname{Namespace: "shop", Hostname: "wp"}, Port: 15008}, Weight: 80}},
-		LoadBalancer: &workload.LoadBalancer{Mode: workload.ModeFailover, HealthPolicy: workload.AllowAll, Preferences: []workload.Scope{workload.ScopeNetwork,
-			workload.ScopeRegion, workload.ScopeZone, workload.ScopeSubzone, workload.ScopeNode, workload.ScopeCluster}},
+		LoadBalancer: &workload.LoadBalancer{Mode: workload.ModeFailover, HealthPolicy: workload.AllowAll, Preferences: []workload.Scope{
+			workload.ScopeNetwork,
+			workload.ScopeRegion, workload.ScopeZone, workload.ScopeSubzone, workload.ScopeNode, workload.ScopeCluster,
+		}},
 		IPFamilies: workload.FamiliesDual, Canonical: true, Visibility: workload.VisibilityNamespace,
 	}
 	str := func(k rbac.StringKind, v string) []rbac.StringMatch { return []rbac.StringMatch{{Kind: k, Value: v}} }
@@ -105,8 +106,10 @@ const minimalWorkload = "{workloadIps: [], namespace: ns, services: {}}"
 
 func TestDefaults(t *testing.T) {
 	c := mustParse(t, "workloads: ["+minimalWorkload+"]\nservices: [{name: n, namespace: ns, hostname: h, vips: [], ports: {}}]\npolicies: []")
-	wantWorkload := &workload.Workload{Namespace: "ns", TrustDomain: "cluster.local", ServiceAccount: "default", Capacity: 1,
-		Services: map[workload.NamespacedHostname]workload.PortMap{}}
+	wantWorkload := &workload.Workload{
+		Namespace: "ns", TrustDomain: "cluster.local", ServiceAccount: "default", Capacity: 1,
+		Services: map[workload.NamespacedHostname]workload.PortMap{},
+	}
 	wantService := &workload.Service{Name: "n", Namespace: "ns", Hostname: "h", Ports: workload.PortMap{}}
 	if d := cmp.Diff(wantWorkload, c.Workloads[0], addresses); d != "" {
 		t.Errorf("workload differs (-want +got):\n%s", d)

@@ -20,6 +20,7 @@ type unknownWorkloadError struct{ info workload.Info }
 func (e *unknownWorkloadError) Error() string {
 	return "failed to fetch information about local workload: " + e.info.String()
 }
+
 func (e *unknownWorkloadError) RejectReason() string { return string(connection.ReasonUnknownWorkload) }
 
 // networkPolicyError is silence at the HBONE port.
@@ -59,6 +60,9 @@ func tunnelFailure(err error) error {
 	_, stream := errors.AsType[*hbone.H2Error](err)
 	if preface || stream {
 		return &tunnelError{err.Error(), connection.FlagH2, err}
+	}
+	if errors.Is(err, hbone.ErrTunnelClosing) || errors.Is(err, hbone.ErrTunnelFull) { // twice, on fresh tunnels
+		return &tunnelError{"h2 failed: " + err.Error(), connection.FlagH2, err}
 	}
 	return err
 }

@@ -151,7 +151,8 @@ func (s *Server) begin(ctx context.Context, conn *net.TCPConn, open int64) (rest
 }
 
 // Proxy carries a connection of the pod from src to target, and closes it. It
-// is also where SOCKS clients join.
+// is also where SOCKS clients join. ctx must be that of the pod: its end is that
+// of all the pod's connections.
 func (s *Server) Proxy(ctx context.Context, conn *net.TCPConn, src, target netip.AddrPort, start time.Time) {
 	if rest := s.connect(ctx, conn, src, target, start); rest != nil {
 		stop := context.AfterFunc(ctx, func() { s.Live.EndAll(context.Cause(ctx)) })

@@ -45,11 +45,12 @@ func (l *Log) Enabled(context.Context, slog.Level) bool { return true }
 
 // WithAttrs keeps the attributes for every line.
 func (l *Log) WithAttrs(attrs []slog.Attr) slog.Handler {
-	prefix := l.prefix
+	var b strings.Builder
+	b.WriteString(l.prefix)
 	for _, a := range attrs {
-		prefix += " " + a.Key + "=" + a.Value.String()
+		write(&b, a)
 	}
-	return &Log{parent: l.root(), prefix: prefix}
+	return &Log{parent: l.root(), prefix: b.String()}
 }
 
 // WithGroup is not needed by anybody.
@@ -133,7 +134,7 @@ func (l *Log) Has(parts ...string) bool {
 
 // Count is how many lines have all parts.
 func (l *Log) Count(parts ...string) (n int) {
-	for _, line := range strings.Split(l.String(), "\n") {
+	for line := range strings.SplitSeq(l.String(), "\n") {
 		has := true
 		for _, part := range parts {
 			has = has && strings.Contains(line, part)

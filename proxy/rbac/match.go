@@ -177,10 +177,10 @@ func (p *predicate) matches(s *subject) bool {
 	case len(p.ports) > 0 && !slices.Contains(p.ports, s.port),
 		slices.Contains(p.notPorts, s.port):
 		return false
-	case len(p.accounts) > 0 && !(s.authenticated && slices.Contains(p.accounts, s.account)),
+	case len(p.accounts) > 0 && (!s.authenticated || !slices.Contains(p.accounts, s.account)),
 		s.authenticated && slices.Contains(p.notAccounts, s.account):
 		return false
-	case p.principals != nil && !(s.authenticated && p.principals.matchBytes(s.principal)),
+	case p.principals != nil && (!s.authenticated || !p.principals.matchBytes(s.principal)),
 		s.authenticated && p.notPrincipals.matchBytes(s.principal):
 		return false
 	case p.namespaces != nil && !p.namespaces.matchString(s.account.Namespace),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestAttributes(t *testing.T) {
 	for i := range 64 {
 		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 9}), 16+i%9), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(i)}), 64))
 	}
-	withMany := append(many[:len(many):len(many)], netip.MustParsePrefix("127.0.0.77/25"))
+	withMany := append(slices.Clip(many), netip.MustParsePrefix("127.0.0.77/25"))
 	for _, test := range []struct {
 		name          string
 		match         Match
@@ -176,10 +177,19 @@ func TestStringKinds(t *testing.T) {
 		value, input string
 		want         bool
 	}{
-		{Exact, "foo", "foo", true}, {Exact, "foo", "Foo", false}, {Exact, "", "", true},
-		{Prefix, "foo", "foobar", true}, {Prefix, "foo", "foo", true}, {Prefix, "foo", "notfoo", false}, {Prefix, "foo", "", false},
-		{Suffix, "foo", "notfoo", true}, {Suffix, "foo", "foo", true}, {Suffix, "foo", "foobar", false}, {Suffix, "foo", "", false},
-		{Presence, "", "x", true}, {Presence, "", "", false},
+		{Exact, "foo", "foo", true},
+		{Exact, "foo", "Foo", false},
+		{Exact, "", "", true},
+		{Prefix, "foo", "foobar", true},
+		{Prefix, "foo", "foo", true},
+		{Prefix, "foo", "notfoo", false},
+		{Prefix, "foo", "", false},
+		{Suffix, "foo", "notfoo", true},
+		{Suffix, "foo", "foo", true},
+		{Suffix, "foo", "foobar", false},
+		{Suffix, "foo", "", false},
+		{Presence, "", "x", true},
+		{Presence, "", "", false},
 	} {
 		s := newStringSet([]StringMatch{{test.kind, test.value}})
 		if got := s.matchString(test.input); got != test.want {

@@ -21,7 +21,7 @@ func recorded(level slog.Level, info bool) (*Set, func() []string) {
 	var buf bytes.Buffer
 	log := slog.New(slog.NewJSONHandler(&buf, &slog.HandlerOptions{Level: level}))
 	return NewSet(log, info), func() (lines []string) {
-		for _, l := range strings.Split(strings.TrimSpace(buf.String()), "\n") {
+		for l := range strings.SplitSeq(strings.TrimSpace(buf.String()), "\n") {
 			var line struct{ Level, Msg, Policy string }
 			if json.Unmarshal([]byte(l), &line) == nil {
 				lines = append(lines, strings.TrimSpace(line.Level+" "+line.Msg+" "+line.Policy))
@@ -49,42 +49,76 @@ func TestAuthorize(t *testing.T) {
 		err      string
 		logs     []string
 	}{
-		{name: "nothing applies", target: Target{Namespace: "ns1"},
-			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"}},
-		{name: "another namespace", policies: []*Policy{policy("deny", Namespace, Deny, all)}, target: Target{Namespace: "ns2"},
-			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"}},
-		{name: "allow", policies: []*Policy{policy("b", Namespace, Allow, all), policy("a", Namespace, Allow, none), policy("c", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
-			want: Decision{Allowed: true, Policy: "ns1/b", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/b"}},
-		{name: "not allowed", policies: []*Policy{policy("a", Namespace, Allow, none)}, target: Target{Namespace: "ns1"},
-			err: notAllowed, logs: []string{"DEBUG no allow policies matched"}},
-		{name: "deny wins", policies: []*Policy{policy("a", Namespace, Allow, all), policy("z", Global, Deny, all), policy("y", Namespace, Deny, all)}, target: Target{Namespace: "ns1"},
-			want: Decision{Policy: "ns1/y"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/y", logs: []string{"DEBUG deny policy match ns1/y"}},
-		{name: "global", policies: []*Policy{policy("g", Global, Deny, all)}, target: Target{Namespace: "ns2"},
-			want: Decision{Policy: "ns1/g"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/g", logs: []string{"DEBUG deny policy match ns1/g"}},
-		{name: "selector not named", policies: []*Policy{policy("s", WorkloadSelector, Deny, all)}, target: Target{Namespace: "ns1"},
-			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"}},
-		{name: "selector named", policies: []*Policy{policy("s", WorkloadSelector, Allow, all)}, target: Target{Namespace: "ns2", Policies: []string{"ns1/s"}},
-			want: Decision{Allowed: true, Policy: "ns1/s", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/s"}},
-		{name: "selector between others", policies: []*Policy{policy("a", Namespace, Deny, none), policy("m", WorkloadSelector, Deny, all), policy("z", Namespace, Deny, all)},
+		{
+			name: "nothing applies", target: Target{Namespace: "ns1"},
+			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"},
+		},
+		{
+			name: "another namespace", policies: []*Policy{policy("deny", Namespace, Deny, all)}, target: Target{Namespace: "ns2"},
+			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"},
+		},
+		{
+			name: "allow", policies: []*Policy{policy("b", Namespace, Allow, all), policy("a", Namespace, Allow, none), policy("c", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
+			want: Decision{Allowed: true, Policy: "ns1/b", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/b"},
+		},
+		{
+			name: "not allowed", policies: []*Policy{policy("a", Namespace, Allow, none)}, target: Target{Namespace: "ns1"},
+			err: notAllowed, logs: []string{"DEBUG no allow policies matched"},
+		},
+		{
+			name: "deny wins", policies: []*Policy{policy("a", Namespace, Allow, all), policy("z", Global, Deny, all), policy("y", Namespace, Deny, all)}, target: Target{Namespace: "ns1"},
+			want: Decision{Policy: "ns1/y"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/y", logs: []string{"DEBUG deny policy match ns1/y"},
+		},
+		{
+			name: "global", policies: []*Policy{policy("g", Global, Deny, all)}, target: Target{Namespace: "ns2"},
+			want: Decision{Policy: "ns1/g"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/g", logs: []string{"DEBUG deny policy match ns1/g"},
+		},
+		{
+			name: "selector not named", policies: []*Policy{policy("s", WorkloadSelector, Deny, all)}, target: Target{Namespace: "ns1"},
+			want: Decision{Allowed: true}, logs: []string{"DEBUG no allow policies, allow"},
+		},
+		{
+			name: "selector named", policies: []*Policy{policy("s", WorkloadSelector, Allow, all)}, target: Target{Namespace: "ns2", Policies: []string{"ns1/s"}},
+			want: Decision{Allowed: true, Policy: "ns1/s", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/s"},
+		},
+		{
+			name: "selector between others", policies: []*Policy{policy("a", Namespace, Deny, none), policy("m", WorkloadSelector, Deny, all), policy("z", Namespace, Deny, all)},
 			target: Target{Namespace: "ns1", Policies: []string{"ns1/m"}},
-			want:   Decision{Policy: "ns1/m"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/m", logs: []string{"DEBUG deny policy match ns1/m"}},
-		{name: "unknown policy", target: Target{Namespace: "ns1", Policies: []string{"ns1/gone"}},
-			want: Decision{Allowed: true}, logs: []string{"WARN skipping unknown policy ns1/gone", "DEBUG no allow policies, allow"}},
-		{name: "dry run has no effect", policies: []*Policy{dry(policy("dry-run-deny", Namespace, Deny, all)), dry(policy("dry-run-allow", Namespace, Allow, none))}, target: Target{Namespace: "ns1"},
+			want:   Decision{Policy: "ns1/m"}, err: "connection closed due to policy rejection: explicitly denied by: ns1/m", logs: []string{"DEBUG deny policy match ns1/m"},
+		},
+		{
+			name: "unknown policy", target: Target{Namespace: "ns1", Policies: []string{"ns1/gone"}},
+			want: Decision{Allowed: true}, logs: []string{"WARN skipping unknown policy ns1/gone", "DEBUG no allow policies, allow"},
+		},
+		{
+			name: "dry run has no effect", policies: []*Policy{dry(policy("dry-run-deny", Namespace, Deny, all)), dry(policy("dry-run-allow", Namespace, Allow, none))}, target: Target{Namespace: "ns1"},
 			want: Decision{Allowed: true},
-			logs: []string{"DEBUG dry-run: deny policy match ns1/dry-run-deny", "DEBUG dry-run: no allow policies match", "DEBUG no allow policies, allow"}},
-		{name: "every dry run that matches", policies: []*Policy{dry(policy("d2", Namespace, Deny, all)), dry(policy("d1", Global, Deny, all)), dry(policy("d3", WorkloadSelector, Deny, all)),
-			dry(policy("a1", Namespace, Allow, all)), dry(policy("a2", Namespace, Allow, none)), policy("real", Namespace, Allow, none)},
+			logs: []string{"DEBUG dry-run: deny policy match ns1/dry-run-deny", "DEBUG dry-run: no allow policies match", "DEBUG no allow policies, allow"},
+		},
+		{
+			name: "every dry run that matches", policies: []*Policy{
+				dry(policy("d2", Namespace, Deny, all)), dry(policy("d1", Global, Deny, all)), dry(policy("d3", WorkloadSelector, Deny, all)),
+				dry(policy("a1", Namespace, Allow, all)), dry(policy("a2", Namespace, Allow, none)), policy("real", Namespace, Allow, none),
+			},
 			target: Target{Namespace: "ns1", Policies: []string{"ns1/d3", "ns1/d2", "ns1/d3"}}, err: notAllowed,
-			logs: []string{"DEBUG dry-run: deny policy match ns1/d1", "DEBUG dry-run: deny policy match ns1/d2", "DEBUG dry-run: deny policy match ns1/d3",
-				"DEBUG dry-run: allow policy match ns1/a1", "DEBUG no allow policies matched"}},
-		{name: "enforced decides, dry run is logged", policies: []*Policy{dry(policy("dry-run-allow", Namespace, Allow, all)), policy("deny", Namespace, Deny, none), policy("allow", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
+			logs: []string{
+				"DEBUG dry-run: deny policy match ns1/d1", "DEBUG dry-run: deny policy match ns1/d2", "DEBUG dry-run: deny policy match ns1/d3",
+				"DEBUG dry-run: allow policy match ns1/a1", "DEBUG no allow policies matched",
+			},
+		},
+		{
+			name: "enforced decides, dry run is logged", policies: []*Policy{dry(policy("dry-run-allow", Namespace, Allow, all)), policy("deny", Namespace, Deny, none), policy("allow", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
 			want: Decision{Allowed: true, Policy: "ns1/allow", Explicit: true},
-			logs: []string{"DEBUG dry-run: allow policy match ns1/dry-run-allow", "DEBUG allow policy match ns1/allow"}},
-		{name: "no line about dry-run ALLOW policies where enforced ones exist", policies: []*Policy{dry(policy("dry-run-allow", Namespace, Allow, none)), policy("allow", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
-			want: Decision{Allowed: true, Policy: "ns1/allow", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/allow"}},
-		{name: "written with a scheme", policies: []*Policy{policy("a", Namespace, Allow, one(Match{Principals: []StringMatch{{Exact, "spiffe://td/ns/ns1/sa/sa1"}}}))}, target: Target{Namespace: "ns1"},
-			err: notAllowed, logs: []string{"DEBUG no allow policies matched"}},
+			logs: []string{"DEBUG dry-run: allow policy match ns1/dry-run-allow", "DEBUG allow policy match ns1/allow"},
+		},
+		{
+			name: "no line about dry-run ALLOW policies where enforced ones exist", policies: []*Policy{dry(policy("dry-run-allow", Namespace, Allow, none)), policy("allow", Namespace, Allow, all)}, target: Target{Namespace: "ns1"},
+			want: Decision{Allowed: true, Policy: "ns1/allow", Explicit: true}, logs: []string{"DEBUG allow policy match ns1/allow"},
+		},
+		{
+			name: "written with a scheme", policies: []*Policy{policy("a", Namespace, Allow, one(Match{Principals: []StringMatch{{Exact, "spiffe://td/ns/ns1/sa/sa1"}}}))}, target: Target{Namespace: "ns1"},
+			err: notAllowed, logs: []string{"DEBUG no allow policies matched"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, logs := recorded(slog.LevelDebug, false)

@@ -53,7 +53,7 @@ func startRelay(tb testing.TB) *relayed {
 // want checks the relay's result and counters at its end.
 func (r *relayed) want(t *testing.T, err error, received, sent uint64) {
 	t.Helper()
-	if got := <-r.result; got != err {
+	if got := <-r.result; !errors.Is(got, err) {
 		t.Errorf("Copy = %v, want %v", got, err)
 	}
 	if got := r.counters.Received.Load(); got != received {
@@ -81,7 +81,7 @@ func wantRead(t *testing.T, c net.Conn, want []byte) {
 
 func wantEOF(t *testing.T, c net.Conn) {
 	t.Helper()
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Fatalf("Read = %d, %v, want EOF", n, err)
 	}
 }
@@ -148,7 +148,7 @@ func TestCopyCancelWhileBlocked(t *testing.T) {
 		last = n
 	}
 	r.cancel(cause)
-	if err := <-r.result; err != cause {
+	if err := <-r.result; !errors.Is(err, cause) {
 		t.Errorf("Copy = %v, want %v", err, cause)
 	}
 	r.client.Close()

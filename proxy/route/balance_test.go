@@ -75,7 +75,7 @@ func TestPreferences(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			src := source(on("0"), locality("0", "0", ""))
 			items := []any{src, service("s", "0/10.0.0.1", balanced(test.mode, test.scopes...)), pod("gateway", at("127.0.0.99"))}
-			for _, p := range strings.Fields(test.places) {
+			for p := range strings.FieldsSeq(test.places) {
 				items = append(items, place(p))
 			}
 			s := world(t, items...)

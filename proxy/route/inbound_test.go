@@ -162,7 +162,7 @@ func TestBestVIP(t *testing.T) {
 		{"other/3.3.3.3 other/fd00::3", "fd00::3"},
 	} {
 		svc := &workload.Service{}
-		for _, v := range strings.Fields(test.vips) {
+		for v := range strings.FieldsSeq(test.vips) {
 			network, ip, ok := strings.Cut(v, "/")
 			if !ok {
 				network, ip = "n", network

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -127,7 +128,7 @@ func service(hostname, vips string, opts ...func(*workload.Service)) *workload.S
 		SubjectAltNames: []string{"spiffe://td/ns/default/sa/san-" + hostname}, Canonical: true,
 		SANs: []spiffe.ID{{TrustDomain: "td", Namespace: "default", ServiceAccount: "san-" + hostname}},
 	}
-	for _, v := range strings.Fields(vips) {
+	for v := range strings.FieldsSeq(vips) {
 		network, ip, _ := strings.Cut(v, "/")
 		s.VIPs = append(s.VIPs, workload.NetworkAddress{Network: network, Addr: netip.MustParseAddr(ip)})
 	}
@@ -220,7 +221,7 @@ func outcome(d Decision, err error) string {
 	if err == nil {
 		return describe(d)
 	}
-	e, ok := err.(*Error)
+	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return fmt.Sprintf("error of type %T", err)
 	}

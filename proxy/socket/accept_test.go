@@ -74,7 +74,7 @@ func TestAccept_Failures(t *testing.T) {
 			t.Fatal("the failure is not logged")
 		}
 	}
-	time.Sleep(50 * time.Millisecond) //nolint:forbidigo // several failures, which leave no trace, must happen
+	time.Sleep(50 * time.Millisecond) // several failures, which leave no trace, must happen
 	_ = ln.SetDeadline(time.Time{})
 	dialAndTake(t, ln, conns)
 	_ = ln.SetDeadline(time.Unix(1, 0)) // again, within the same second

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -55,11 +56,11 @@ func (f *Factory) Dial(ctx context.Context, local netip.Addr, dst netip.AddrPort
 
 // isNetTimeout reports whether err is the end of the dialer's own time, not the kernel's ETIMEDOUT, whose text differs.
 func isNetTimeout(err error) bool {
-	op, ok := err.(*net.OpError)
+	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || !op.Timeout() {
 		return false
 	}
-	_, kernel := op.Err.(*os.SyscallError)
+	_, kernel := errors.AsType[*os.SyscallError](op.Err)
 	return !kernel
 }
 

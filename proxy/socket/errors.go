@@ -51,10 +51,10 @@ func ErrorText(err error) string {
 		if t, ok := e.(interface{ OSText() string }); ok {
 			return t.OSText()
 		}
-		if errno, ok := e.(syscall.Errno); ok {
+		if errno, ok := e.(syscall.Errno); ok { //nolint:errorlint // the loop unwraps
 			return errnoText(errno)
 		}
-		if e == ErrTimeout || e == os.ErrDeadlineExceeded || e == context.DeadlineExceeded {
+		if e == ErrTimeout || e == os.ErrDeadlineExceeded || e == context.DeadlineExceeded { //nolint:errorlint // the loop unwraps
 			return ErrTimeout.Error()
 		}
 	}

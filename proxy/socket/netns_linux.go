@@ -72,7 +72,7 @@ func (f *Factory) replace(fd, family int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }()
 	if err := unix.Dup3(s, fd, unix.O_CLOEXEC); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}

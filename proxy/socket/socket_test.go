@@ -99,15 +99,24 @@ func TestOptions(t *testing.T) {
 		want func(o opts) opts // from the kernel's defaults
 	}{
 		{"none", Config{}, func(o opts) opts { return o }},
-		{"keepalive", Config{Keepalive: Keepalive{Enabled: true, Time: 180 * time.Second, Interval: 180 * time.Second, Retries: 9}},
-			func(o opts) opts { o.KeepAlive, o.Idle, o.Interval, o.Count = 1, 180, 180, 9; return o }},
-		{"keepalive and user timeout", Config{Keepalive: testKeepalive},
+		{
+			"keepalive",
+			Config{Keepalive: Keepalive{Enabled: true, Time: 180 * time.Second, Interval: 180 * time.Second, Retries: 9}},
+			func(o opts) opts { o.KeepAlive, o.Idle, o.Interval, o.Count = 1, 180, 180, 9; return o },
+		},
+		{
+			"keepalive and user timeout",
+			Config{Keepalive: testKeepalive},
 			func(o opts) opts {
 				o.KeepAlive, o.Idle, o.Interval, o.Count, o.UserTimeout = 1, 10, 2, 5, 20_000
 				return o
-			}},
-		{"user timeout alone", Config{Keepalive: Keepalive{Time: time.Second, Interval: time.Second, Retries: 1, UserTimeout: true}},
-			func(o opts) opts { o.UserTimeout = 2000; return o }},
+			},
+		},
+		{
+			"user timeout alone",
+			Config{Keepalive: Keepalive{Time: time.Second, Interval: time.Second, Retries: 1, UserTimeout: true}},
+			func(o opts) opts { o.UserTimeout = 2000; return o },
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := NewFactory(tc.cfg)
@@ -252,7 +261,7 @@ func TestDialErrors(t *testing.T) {
 	cause := errors.New("drained")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if _, err := f.Dial(ctx, netip.Addr{}, dst); err != cause {
+	if _, err := f.Dial(ctx, netip.Addr{}, dst); !errors.Is(err, cause) {
 		t.Errorf("Dial with an ended context = %v, want %v", err, cause)
 	}
 }
@@ -282,7 +291,7 @@ func TestDialTimeout(t *testing.T) {
 			break
 		}
 	}
-	if err != ErrTimeout || !IsTimeout(err) || ErrorText(err) != "deadline has elapsed" {
+	if !errors.Is(err, ErrTimeout) || !IsTimeout(err) || ErrorText(err) != "deadline has elapsed" {
 		t.Errorf("Dial to a full queue = %v, text %q, want ErrTimeout", err, ErrorText(err))
 	}
 	// Cancelled while connecting.
@@ -290,7 +299,7 @@ func TestDialTimeout(t *testing.T) {
 	cause := errors.New("application closed")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, cause)
 	defer cancel()
-	if _, err := f.Dial(ctx, netip.Addr{}, dst); err != cause {
+	if _, err := f.Dial(ctx, netip.Addr{}, dst); !errors.Is(err, cause) {
 		t.Errorf("Dial = %v, want %v", err, cause)
 	}
 }

@@ -230,8 +230,8 @@ func (ix *index) unlinkAddr(key NetworkAddress, r *record) {
 
 // join brings the record's memberships in line with the services of its workload.
 func (ix *index) join(r *record) {
-	for i := len(r.refs) - 1; i >= 0; i-- {
-		if _, stays := r.w.Services[r.refs[i].e.key]; !stays {
+	for i, ref := range slices.Backward(r.refs) {
+		if _, stays := r.w.Services[ref.e.key]; !stays {
 			ix.leave(r, i)
 		}
 	}

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -160,8 +161,10 @@ func drawWorkload(t *rapid.T) *Workload {
 
 func drawService(t *rapid.T) *Service {
 	key := rapid.SampledFrom(modelKeys).Draw(t, "key")
-	s := &Service{Namespace: key.Namespace, Hostname: key.Hostname, Canonical: rapid.Bool().Draw(t, "canonical"),
-		Visibility: Visibility(rapid.IntRange(0, 1).Draw(t, "visibility"))}
+	s := &Service{
+		Namespace: key.Namespace, Hostname: key.Hostname, Canonical: rapid.Bool().Draw(t, "canonical"),
+		Visibility: Visibility(rapid.IntRange(0, 1).Draw(t, "visibility")),
+	}
 	if rapid.Bool().Draw(t, "lb") {
 		s.LoadBalancer = &LoadBalancer{HealthPolicy: HealthPolicy(rapid.IntRange(0, 1).Draw(t, "health"))}
 	}
@@ -177,8 +180,10 @@ func drawService(t *rapid.T) *Service {
 func drawStatic(t *rapid.T) []StaticEndpoint {
 	var out []StaticEndpoint
 	for _, uid := range rapid.SliceOfNDistinct(rapid.SampledFrom(modelUIDs), 0, 2, rapid.ID).Draw(t, "static") {
-		out = append(out, StaticEndpoint{Key: uid, WorkloadUID: rapid.SampledFrom(modelUIDs).Draw(t, "of"),
-			Ports: PortMap{80: 9}, Status: Status(rapid.IntRange(0, 1).Draw(t, "status"))})
+		out = append(out, StaticEndpoint{
+			Key: uid, WorkloadUID: rapid.SampledFrom(modelUIDs).Draw(t, "of"),
+			Ports: PortMap{80: 9}, Status: Status(rapid.IntRange(0, 1).Draw(t, "status")),
+		})
 	}
 	return out
 }
@@ -270,9 +275,7 @@ func TestStoreModel(t *testing.T) {
 				for _, svc := range u.Services {
 					m.putService(svc)
 				}
-				for key, list := range u.ServiceEndpoints {
-					m.static[key] = list
-				}
+				maps.Copy(m.static, u.ServiceEndpoints)
 				for _, uid := range u.RemovedWorkloads {
 					m.removeWorkload(uid)
 				}
@@ -296,8 +299,10 @@ func TestStoreModel(t *testing.T) {
 		})
 		u := Update{RemovedWorkloads: modelUIDs, RemovedServices: modelKeys}
 		s.Apply(u)
-		for name, n := range map[string]int{"byUID": len(s.ix.byUID), "byAddr": len(s.ix.byAddr), "overlap": len(s.ix.overlap),
-			"services": len(s.ix.services), "byVIP": len(s.ix.byVIP), "cidrs": len(s.ix.cidrs), "static": len(s.ix.static)} {
+		for name, n := range map[string]int{
+			"byUID": len(s.ix.byUID), "byAddr": len(s.ix.byAddr), "overlap": len(s.ix.overlap),
+			"services": len(s.ix.services), "byVIP": len(s.ix.byVIP), "cidrs": len(s.ix.cidrs), "static": len(s.ix.static),
+		} {
 			if n != 0 {
 				t.Fatalf("after everything was removed table %s has %d keys", name, n)
 			}

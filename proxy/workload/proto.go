@@ -55,7 +55,7 @@ func FromProto(a *api.Address, in *Interner) (*Workload, *Service, error) {
 }
 
 // WorkloadFromProto converts a workload. Empty trust domain, service account and cluster mean Istio's defaults.
-func WorkloadFromProto(pb *api.Workload, in *Interner) (*Workload, error) {
+func WorkloadFromProto(pb *api.Workload, in *Interner) (*Workload, error) { //nolint:revive // FromProto takes a whole resource
 	w := &Workload{
 		UID:                   pb.GetUid(),
 		Name:                  pb.GetName(),

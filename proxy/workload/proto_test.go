@@ -226,23 +226,29 @@ func golden(t *testing.T, name string, v any) {
 }
 
 func TestWorkloadFromProto(t *testing.T) {
-	got, err := WorkloadFromProto(&api.Workload{Uid: "u", Namespace: "n", Addresses: [][]byte{{127, 0, 0, 1}, make([]byte, 16), {0, 0, 0, 0}},
+	got, err := WorkloadFromProto(&api.Workload{
+		Uid: "u", Namespace: "n", Addresses: [][]byte{{127, 0, 0, 1}, make([]byte, 16), {0, 0, 0, 0}},
 		Services: map[string]*api.PortList{"n/h/x": {Ports: []*api.Port{{ServicePort: 80, TargetPort: 1}, {ServicePort: 80, TargetPort: 2}, {ServicePort: 65537}}}},
-		Capacity: wrapperspb.UInt32(0), WorkloadType: 77}, nil)
-	want := &Workload{UID: "u", Namespace: "n", TrustDomain: "cluster.local", ServiceAccount: "default", ClusterID: "Kubernetes",
+		Capacity: wrapperspb.UInt32(0), WorkloadType: 77,
+	}, nil)
+	want := &Workload{
+		UID: "u", Namespace: "n", TrustDomain: "cluster.local", ServiceAccount: "default", ClusterID: "Kubernetes",
 		WorkloadType: "deployment", Addrs: []netip.Addr{ip("127.0.0.1"), ip("::"), ip("0.0.0.0")},
-		Services: map[NamespacedHostname]PortMap{{"n", "h/x"}: {80: 2, 1: 0}}}
+		Services: map[NamespacedHostname]PortMap{{"n", "h/x"}: {80: 2, 1: 0}},
+	}
 	if d := cmp.Diff(want, got, sameRecord); err != nil || d != "" {
 		t.Errorf("WorkloadFromProto: %v, differs (-want +got):\n%s", err, d)
 	}
 	if got, _ := WorkloadFromProto(&api.Workload{}, nil); got.Capacity != 1 {
 		t.Errorf("absent capacity = %d, want 1", got.Capacity)
 	}
-	full, err := WorkloadFromProto(&api.Workload{TunnelProtocol: api.TunnelProtocol_HBONE, NetworkMode: api.NetworkMode_HOST_NETWORK,
+	full, err := WorkloadFromProto(&api.Workload{
+		TunnelProtocol: api.TunnelProtocol_HBONE, NetworkMode: api.NetworkMode_HOST_NETWORK,
 		Status: api.WorkloadStatus_UNHEALTHY, WorkloadType: api.WorkloadType_CRONJOB, NativeTunnel: true,
 		ApplicationTunnel: &api.ApplicationTunnel{Protocol: api.ApplicationTunnel_PROXY, Port: 15088},
 		Waypoint:          &api.GatewayAddress{HboneMtlsPort: 15008, Destination: &api.GatewayAddress_Address{Address: &api.NetworkAddress{Network: "nw", Address: []byte{127, 0, 0, 10}}}},
-		NetworkGateway:    &api.GatewayAddress{HboneMtlsPort: 1, Destination: &api.GatewayAddress_Hostname{Hostname: &api.NamespacedHostname{Namespace: "n", Hostname: "h"}}}}, nil)
+		NetworkGateway:    &api.GatewayAddress{HboneMtlsPort: 1, Destination: &api.GatewayAddress_Hostname{Hostname: &api.NamespacedHostname{Namespace: "n", Hostname: "h"}}},
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,19 +261,34 @@ func TestWorkloadFromProto(t *testing.T) {
 
 func TestServiceFromProto(t *testing.T) {
 	length := func(n uint32) *uint32 { return &n }
-	got, err := ServiceFromProto(&api.Service{Name: "h", Namespace: "n", Hostname: "h.x", Canonical: true, Visibility: 99,
-		Addresses: []*api.NetworkAddress{{Address: []byte{10, 0, 0, 1}}, {Network: "nw", Address: []byte{10, 0, 0, 2}, Length: length(32)},
-			{Address: []byte{10, 0, 0, 3}, Length: length(24)}, {Address: make([]byte, 16), Length: length(128)}, {Address: make([]byte, 16), Length: length(0)}},
+	got, err := ServiceFromProto(&api.Service{
+		Name: "h", Namespace: "n", Hostname: "h.x", Canonical: true, Visibility: 99,
+		Addresses: []*api.NetworkAddress{
+			{Address: []byte{10, 0, 0, 1}},
+			{Network: "nw", Address: []byte{10, 0, 0, 2}, Length: length(32)},
+			{Address: []byte{10, 0, 0, 3}, Length: length(24)},
+			{Address: make([]byte, 16), Length: length(128)},
+			{Address: make([]byte, 16), Length: length(0)},
+		},
 		SubjectAltNames: []string{"x", "spiffe://td/ns/n/sa/s"}, IpFamilies: api.IPFamilies_DUAL,
-		LoadBalancing: &api.LoadBalancing{Mode: api.LoadBalancing_FAILOVER, HealthPolicy: api.LoadBalancing_ALLOW_ALL,
-			RoutingPreference: []api.LoadBalancing_Scope{api.LoadBalancing_NETWORK, api.LoadBalancing_REGION, api.LoadBalancing_ZONE,
-				api.LoadBalancing_SUBZONE, api.LoadBalancing_NODE, api.LoadBalancing_CLUSTER}}}, NewInterner())
-	want := &Service{Name: "h", Namespace: "n", Hostname: "h.x", Canonical: true, Ports: PortMap{},
+		LoadBalancing: &api.LoadBalancing{
+			Mode: api.LoadBalancing_FAILOVER, HealthPolicy: api.LoadBalancing_ALLOW_ALL,
+			RoutingPreference: []api.LoadBalancing_Scope{
+				api.LoadBalancing_NETWORK, api.LoadBalancing_REGION, api.LoadBalancing_ZONE,
+				api.LoadBalancing_SUBZONE, api.LoadBalancing_NODE, api.LoadBalancing_CLUSTER,
+			},
+		},
+	}, NewInterner())
+	want := &Service{
+		Name: "h", Namespace: "n", Hostname: "h.x", Canonical: true, Ports: PortMap{},
 		VIPs:     []NetworkAddress{vip("10.0.0.1"), {"nw", ip("10.0.0.2")}, vip("::")},
 		CIDRVIPs: []CIDRVIP{cidr("10.0.0.3/24"), cidr("::/0")}, IPFamilies: FamiliesDual,
 		SubjectAltNames: []string{"x", "spiffe://td/ns/n/sa/s"}, SANs: []spiffe.ID{{TrustDomain: "td", Namespace: "n", ServiceAccount: "s"}},
-		LoadBalancer: &LoadBalancer{Mode: ModeFailover, HealthPolicy: AllowAll,
-			Preferences: []Scope{ScopeNetwork, ScopeRegion, ScopeZone, ScopeSubzone, ScopeNode, ScopeCluster}}}
+		LoadBalancer: &LoadBalancer{
+			Mode: ModeFailover, HealthPolicy: AllowAll,
+			Preferences: []Scope{ScopeNetwork, ScopeRegion, ScopeZone, ScopeSubzone, ScopeNode, ScopeCluster},
+		},
+	}
 	if d := cmp.Diff(want, got, sameRecord); err != nil || d != "" {
 		t.Errorf("ServiceFromProto: %v, differs (-want +got):\n%s", err, d)
 	}

@@ -28,8 +28,10 @@ func cidr(s string) CIDRVIP { return CIDRVIP{Prefix: netip.MustParsePrefix(s)} }
 
 // pod returns a workload with an address and the services it is an endpoint of.
 func pod(uid, addr string, services ...NamespacedHostname) *Workload {
-	w := &Workload{UID: uid, Name: uid, Namespace: "shop", TrustDomain: "cluster.local", ServiceAccount: "web", Capacity: 1,
-		Services: map[NamespacedHostname]PortMap{}}
+	w := &Workload{
+		UID: uid, Name: uid, Namespace: "shop", TrustDomain: "cluster.local", ServiceAccount: "web", Capacity: 1,
+		Services: map[NamespacedHostname]PortMap{},
+	}
 	if addr != "" {
 		w.Addrs = []netip.Addr{ip(addr)}
 	}
@@ -156,8 +158,10 @@ func TestRemovalOfUnknown(t *testing.T) {
 	s := NewStore(Config{})
 	put(s, pod("c//Pod/shop/a", "10.0.0.1", web), service(web, "10.1.0.1"))
 	changed := s.Changed()
-	s.Apply(Update{Removed: []string{"/invalid", "none", "c//Pod/shop/gone", "shop/gone"}, RemovedWorkloads: []string{"x"},
-		RemovedServices: []NamespacedHostname{{"a", "b"}}})
+	s.Apply(Update{
+		Removed: []string{"/invalid", "none", "c//Pod/shop/gone", "shop/gone"}, RemovedWorkloads: []string{"x"},
+		RemovedServices: []NamespacedHostname{{"a", "b"}},
+	})
 	wantEndpoints(t, s, web, "c//Pod/shop/a")
 	wantWorkload(t, s, "10.0.0.1", "c//Pod/shop/a")
 	select {
@@ -206,9 +210,11 @@ func TestAddressShared(t *testing.T) {
 func wantEmpty(t *testing.T, s *Store) {
 	t.Helper()
 	ix := s.ix
-	for name, n := range map[string]int{"byUID": len(ix.byUID), "byAddr": len(ix.byAddr), "overlap": len(ix.overlap),
+	for name, n := range map[string]int{
+		"byUID": len(ix.byUID), "byAddr": len(ix.byAddr), "overlap": len(ix.overlap),
 		"byHostname": len(ix.byHostname), "byInfo": len(ix.byInfo), "services": len(ix.services), "byHost": len(ix.byHost),
-		"byVIP": len(ix.byVIP), "cidrs": len(ix.cidrs), "static": len(ix.static)} {
+		"byVIP": len(ix.byVIP), "cidrs": len(ix.cidrs), "static": len(ix.static),
+	} {
 		if n != 0 {
 			t.Errorf("table %s has %d keys, want none", name, n)
 		}

@@ -58,6 +58,9 @@ type Server struct {
 	cfg     Config
 	conns   atomic.Int64
 	refused atomic.Uint64
+
+	drain    sync.Once
+	draining chan struct{} // closed by Drain
 }
 
 // New makes a server. It starts nothing.
@@ -65,8 +68,13 @@ func New(cfg Config) *Server {
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = defaultMaxConns
 	}
-	return &Server{cfg: cfg}
+	return &Server{cfg: cfg, draining: make(chan struct{})}
 }
+
+// Drain ends connections given to ServeConn as soon as they are idle, and from
+// now on after one answer: a reader that keeps its connection for the next time
+// would hold up a process that wants to end.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
 
 // Refused is how many connections were closed because too many were open.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
@@ -152,7 +160,12 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	cut := context.AfterFunc(ctx, func() { conn.Close() })
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = srv.Serve(&single{conn: conn, closed: closed}) }) // its end is that of the listener
-	<-closed                                                                  // its handler has returned
+	select {
+	case <-closed: // its handler has returned
+	case <-s.draining:
+		srv.SetKeepAlivesEnabled(false) // closes it if it is idle
+		<-closed
+	}
 	serving.Wait()
 	_ = srv.Close() // of a listener that cannot fail
 	if !cut() {

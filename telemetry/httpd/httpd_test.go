@@ -286,6 +286,27 @@ func TestServeConn(t *testing.T) {
 	}
 }
 
+// A reader that keeps its connection does not hold up a drain.
+func TestServeConnDrains(t *testing.T) {
+	s := New(Config{Handler: hello, Log: slog.New(slog.DiscardHandler)})
+	idle, idleDone := serveConn(t.Context(), s)
+	if status, _ := ask(t, idle, get); status != 200 {
+		t.Errorf("status = %d, want 200", status)
+	}
+	s.Drain()
+	s.Drain() // a second time changes nothing
+	if err := <-idleDone; err != nil {
+		t.Errorf("ServeConn of an idle reader = %v, want nil", err)
+	}
+	late, lateDone := serveConn(t.Context(), s)
+	if status, _ := ask(t, late, get); status != 200 {
+		t.Errorf("status of a read while draining = %d, want 200", status)
+	}
+	if err := <-lateDone; err != nil {
+		t.Errorf("ServeConn of a late reader = %v, want nil", err)
+	}
+}
+
 func TestServeConnIsCut(t *testing.T) {
 	cause := errors.New("policy changed")
 	for _, when := range []string{"idle", "during an answer"} {

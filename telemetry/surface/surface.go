@@ -168,6 +168,14 @@ func (s *Server) IsVirtual(port uint16) bool {
 // HasPlaintext tells whether the exposure includes the plain listener.
 func (s *Server) HasPlaintext() bool { return s.exposure != Mesh }
 
+// Drain lets readers finish what they read, and keeps none of their connections
+// for the next time. New readers are still served.
+func (s *Server) Drain() {
+	for _, f := range s.surfaces {
+		f.conns.Drain()
+	}
+}
+
 // SetReady says whether readers can get in over tunnels: the process has a
 // certificate of its own and listens. It only changes a metric.
 func (s *Server) SetReady(ready bool) { s.ready.Store(ready) }

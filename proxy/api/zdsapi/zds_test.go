@@ -19,8 +19,10 @@ func TestWire(t *testing.T) {
 		{"snapshot sent", &WorkloadRequest{Payload: &WorkloadRequest_SnapshotSent{SnapshotSent: &SnapshotSent{}}}, "\x1a\x00"},
 		{"del", &WorkloadRequest{Payload: &WorkloadRequest_Del{Del: &DelWorkload{Uid: "u"}}}, "\x12\x03\x12\x01u"},
 		{"keep", &WorkloadRequest{Payload: &WorkloadRequest_Keep{Keep: &KeepWorkload{Uid: "u"}}}, "\x2a\x03\x0a\x01u"},
-		{"add", &WorkloadRequest{Payload: &WorkloadRequest_Add{Add: &AddWorkload{Uid: "u", WorkloadInfo: &WorkloadInfo{Name: "n", Namespace: "s", ServiceAccount: "a"}}}},
-			"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a"},
+		{
+			"add", &WorkloadRequest{Payload: &WorkloadRequest_Add{Add: &AddWorkload{Uid: "u", WorkloadInfo: &WorkloadInfo{Name: "n", Namespace: "s", ServiceAccount: "a"}}}},
+			"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a",
+		},
 	} {
 		got, err := proto.MarshalOptions{Deterministic: true}.Marshal(tt.msg)
 		if err != nil || string(got) != tt.want {
