@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
 	"ztunnel/dashboards/promqlcheck"
 
 	"go.yaml.in/yaml/v3"

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
 	"ztunnel/dashboards/promqlcheck"
 
 	"github.com/google/go-cmp/cmp"

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+
 	"ztunnel/proxy/spiffe"
 
 	"go.yaml.in/yaml/v3"

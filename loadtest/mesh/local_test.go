@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
 	"ztunnel/proxy/local"
 	"ztunnel/proxy/spiffe"
 )

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
 	"ztunnel/proxy/spiffe"
 )
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
 	"ztunnel/loadtest/mesh"
 )
 

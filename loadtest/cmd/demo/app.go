@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 )
 

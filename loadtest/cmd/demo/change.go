@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"syscall"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 )
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+
 	"ztunnel/loadtest/mesh"
 )
 

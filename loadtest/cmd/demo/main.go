@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 )
 

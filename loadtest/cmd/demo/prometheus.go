@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 )
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 
 	dto "github.com/prometheus/client_model/go"

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 )
 

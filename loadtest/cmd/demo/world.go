@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
 	"ztunnel/loadtest/mesh"
 	"ztunnel/proxy/spiffe"
 )
