@@ -1,6 +1,10 @@
 package hbone
 
-import "golang.org/x/net/http2"
+import (
+	"syscall"
+
+	"golang.org/x/net/http2"
+)
 
 // deliver takes payload that has just arrived. Only the reader calls it. The
 // bytes go straight to the application's socket, or to the queue if there is
@@ -90,12 +94,12 @@ func (r *relayState) write(p []byte, block bool) (int, error) {
 // writeReady writes until everything is gone or the socket is full.
 func (r *relayState) writeReady(fd uintptr) bool {
 	for len(r.wp) > 0 {
-		n, err := rawWrite(fd, r.wp)
-		if err == errWouldBlock {
+		n, errno := rawWrite(fd, r.wp)
+		if errno == syscall.EAGAIN {
 			return !r.wblock
 		}
-		if err != nil {
-			r.werr = err
+		if errno != 0 {
+			r.werr = errno
 			return true
 		}
 		r.wp = r.wp[n:]
@@ -183,13 +187,14 @@ func (c *conn) peerEnded(s *Stream) {
 func (c *conn) streamError(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
 	s := c.streams[id]
+	end := endOf(&frameError{code: code})
 	if s != nil {
-		c.removeLocked(s, endOf(&frameError{code: code}))
+		c.removeLocked(s, end)
 	}
 	c.mu.Unlock()
 	c.putReset(id, code)
 	if s != nil {
-		s.finish(endOf(&frameError{code: code}).read)
+		s.finish(end.read)
 		c.noteBusy(s)
 		c.finishIfIdle()
 	}

@@ -22,7 +22,7 @@ var errStopped = errors.New("stopped")
 type face struct {
 	readDeadline, writeDeadline deadline
 	readable                    chan struct{} // gets a token when a reader should look again
-	writeMu                     sync.Mutex // one Write at a time
+	writeMu                     sync.Mutex    // one Write at a time
 	closed                      chan struct{}
 	closeOnce                   sync.Once
 }
@@ -107,7 +107,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 			return done, os.ErrDeadlineExceeded
 		}
 		err := s.waitWindow(f.writeDeadline.wait())
-		if err == errStopped {
+		if errors.Is(err, errStopped) {
 			continue
 		}
 		if err != nil {
@@ -137,7 +137,7 @@ func (s *Stream) writeError(err error) error {
 	}
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if s.gone && s.fate.close != nil && s.fate.close != relay.ErrWriteZero {
+	if s.gone && s.fate.close != nil && !errors.Is(s.fate.close, relay.ErrWriteZero) {
 		return s.fate.close
 	}
 	return errBrokenPipe
@@ -146,7 +146,7 @@ func (s *Stream) writeError(err error) error {
 // CloseWrite sends END_STREAM. The other way stays open.
 func (s *Stream) CloseWrite() error {
 	err := s.sendEnd()
-	if err == relay.ErrWriteZero {
+	if errors.Is(err, relay.ErrWriteZero) {
 		err = net.ErrClosed
 	}
 	return err

@@ -315,9 +315,9 @@ func (c *conn) holdsNothing() bool {
 	defer c.mu.Unlock()
 	for _, s := range c.streams {
 		s.mu.Lock()
-		queued := len(s.q)
+		queued := !s.q.empty()
 		s.mu.Unlock()
-		if queued > 0 {
+		if queued {
 			return false
 		}
 	}
@@ -352,11 +352,11 @@ func TestPitfallSocketsDoNotBlock(t *testing.T) {
 func TestPitfallSkippedFlush(t *testing.T) {
 	for name, leave := range map[string]func(s *Stream){
 		"no window":     func(s *Stream) { s.sendWin = 0; (&relayState{s: s, class: classWarm}).hot() },
-		"stream gone":   func(s *Stream) { s.gone = true; (&relayState{s: s, class: classWarm}).hot() },
+		"stream gone":   func(s *Stream) { s.loseLocked(&streamEnd{}); (&relayState{s: s, class: classWarm}).hot() },
 		"no window/buf": func(s *Stream) { s.sendWin = 0; s.sendData(make([]byte, 20), false) },
-		"Accept":        func(s *Stream) { s.gone = true; s.Accept(nil) },
-		"Reject":        func(s *Stream) { s.gone = true; s.Reject(503) },
-		"half-close":    func(s *Stream) { s.gone = true; s.sendEnd() },
+		"Accept":        func(s *Stream) { s.loseLocked(&streamEnd{}); s.Accept(nil) },
+		"Reject":        func(s *Stream) { s.loseLocked(&streamEnd{}); s.Reject(503) },
+		"half-close":    func(s *Stream) { s.loseLocked(&streamEnd{}); s.sendEnd() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			clientTest(t, &Config{PingInterval: -1}, func(t *testing.T, cc *ClientConn, p *script) {
