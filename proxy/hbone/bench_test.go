@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -120,7 +121,7 @@ func TestAllocationsPerStream(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.CloseWrite()
-		if _, err := s.Read(buf); err != io.EOF {
+		if _, err := s.Read(buf); !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		s.Close()

@@ -65,7 +65,7 @@ func (c *conn) runClient() {
 func (cc *ClientConn) TLS() *tls.ConnectionState { return cc.c.state }
 
 // LocalAddr returns the local address of the connection below.
-func (cc *ClientConn) LocalAddr() net.Addr { return cc.c.rec.Conn.LocalAddr() }
+func (cc *ClientConn) LocalAddr() net.Addr { return cc.c.rec.LocalAddr() }
 
 // Active returns the number of open streams.
 func (cc *ClientConn) Active() int {

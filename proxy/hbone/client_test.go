@@ -59,8 +59,13 @@ func TestClientRequest(t *testing.T) {
 		}
 		go cc.Open(context.Background(), &Request{Authority: "[::1]:80", Header: Header{{"baggage", "a=b"}, {"forwarded", `for="1.2.3.4:5"`}, {"long", long}}})
 		id, fields, end := p.wantHeaders()
-		want := []hpack.HeaderField{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: "[::1]:80"},
-			{Name: "baggage", Value: "a=b"}, {Name: "forwarded", Value: `for="1.2.3.4:5"`}, {Name: "long", Value: long}}
+		want := []hpack.HeaderField{
+			{Name: ":method", Value: "CONNECT"},
+			{Name: ":authority", Value: "[::1]:80"},
+			{Name: "baggage", Value: "a=b"},
+			{Name: "forwarded", Value: `for="1.2.3.4:5"`},
+			{Name: "long", Value: long},
+		}
 		if diff := cmp.Diff(want, fields); id != 1 || end || diff != "" {
 			t.Errorf("request on %d, ended %t, differs (-want +got):\n%s", id, end, diff)
 		}
@@ -89,8 +94,10 @@ func TestClientResponses(t *testing.T) {
 			{"a request's fields", func(id uint32) { p.writeHeaders(id, false, ":method", "GET") }, "h2 failed: stream error detected: unspecific protocol error detected"},
 			{"data first", func(id uint32) { p.writeData(id, false, "x") }, "h2 failed: stream error detected: unspecific protocol error detected"},
 			{"the end first", func(id uint32) { p.writeData(id, true, "") }, "h2 failed: stream error detected: unspecific protocol error detected"},
-			{"refused", func(id uint32) { p.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) },
-				"h2 failed: stream error received: refused stream before processing any application logic"},
+			{
+				"refused", func(id uint32) { p.fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) },
+				"h2 failed: stream error received: refused stream before processing any application logic",
+			},
 			{"cancelled", func(id uint32) { p.fr.WriteRSTStream(id, http2.ErrCodeCancel) }, "h2 failed: stream error received: stream no longer needed"},
 		} {
 			o := p.open(cc, tt.respond)
@@ -246,7 +253,7 @@ func TestClientTimeouts(t *testing.T) {
 			cause := errors.New("enough")
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
 			defer cancel()
-			if _, err := cc.Open(ctx, &Request{Authority: "a:1"}); err != cause {
+			if _, err := cc.Open(ctx, &Request{Authority: "a:1"}); !errors.Is(err, cause) {
 				t.Errorf("Open() = %v, want %v", err, cause)
 			}
 			p.wantHeaders()
@@ -269,7 +276,7 @@ func TestClientPings(t *testing.T) {
 			t.Errorf("second PING after %v, want 20 s", took)
 		}
 		_, err := s.Read(make([]byte, 1))
-		if took := time.Since(start); err != ErrAborted || took != 40*time.Second {
+		if took := time.Since(start); !errors.Is(err, ErrAborted) || took != 40*time.Second {
 			t.Errorf("Read() = %v after %v, want the end after 40 s", err, took)
 		}
 	})
@@ -288,17 +295,27 @@ func TestClientStreamEnds(t *testing.T) {
 		{"NO_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeNo) }, "", ""},
 		{"CANCEL", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeCancel) }, "", "broken pipe"},
 		{"STREAM_CLOSED", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeStreamClosed) }, "broken pipe", "broken pipe"},
-		{"INTERNAL_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeInternal) },
-			"stream error received: unexpected internal error encountered", "protocol error: unexpected internal error encountered"},
+		{
+			"INTERNAL_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeInternal) },
+			"stream error received: unexpected internal error encountered", "protocol error: unexpected internal error encountered",
+		},
 		{"connection", func(p *script) { p.conn.Close() }, "stream closed because of a broken pipe", "stream closed because of a broken pipe"},
-		{"GOAWAY with an error", func(p *script) { p.fr.WriteGoAway(1, http2.ErrCodeInternal, nil); p.conn.Close() },
-			"connection error received: unexpected internal error encountered", "protocol error: unexpected internal error encountered"},
-		{"trailers without end", func(p *script) { p.writeHeaders(1, false, "a", "b") },
-			"stream error detected: unspecific protocol error detected", "protocol error: unspecific protocol error detected"},
-		{"zero window update", func(p *script) { p.fr.WriteWindowUpdate(1, 0) },
-			"stream error detected: unspecific protocol error detected", "protocol error: unspecific protocol error detected"},
-		{"window overflow", func(p *script) { p.fr.WriteWindowUpdate(1, 1<<31-1) },
-			"stream error detected: flow-control protocol violated", "protocol error: flow-control protocol violated"},
+		{
+			"GOAWAY with an error", func(p *script) { p.fr.WriteGoAway(1, http2.ErrCodeInternal, nil); p.conn.Close() },
+			"connection error received: unexpected internal error encountered", "protocol error: unexpected internal error encountered",
+		},
+		{
+			"trailers without end", func(p *script) { p.writeHeaders(1, false, "a", "b") },
+			"stream error detected: unspecific protocol error detected", "protocol error: unspecific protocol error detected",
+		},
+		{
+			"zero window update", func(p *script) { p.fr.WriteWindowUpdate(1, 0) },
+			"stream error detected: unspecific protocol error detected", "protocol error: unspecific protocol error detected",
+		},
+		{
+			"window overflow", func(p *script) { p.fr.WriteWindowUpdate(1, 1<<31-1) },
+			"stream error detected: flow-control protocol violated", "protocol error: flow-control protocol violated",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			clientTest(t, nil, func(t *testing.T, cc *ClientConn, p *script) {

@@ -104,8 +104,7 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, over func(net.Conn
 		rec.in.discard()
 		if cause := context.Cause(hctx); cause != nil {
 			err = cause
-			var timeout *TimeoutError
-			if errors.As(cause, &timeout) {
+			if _, ok := errors.AsType[*TimeoutError](cause); ok {
 				cfg.Metrics.HandshakeTimeouts.Add(1)
 			}
 		}
@@ -137,7 +136,7 @@ func (c *conn) drop(cause error) {
 	}
 	c.closing = true
 	c.mu.Unlock()
-	c.rec.Conn.Close()
+	c.rec.Close()
 }
 
 // fail is how the reader ends the tunnel for a fault of the peer.
@@ -225,7 +224,7 @@ func (c *conn) end(err error) {
 		err = c.abortCause
 	case c.peerErr != nil && isEOF(err):
 		err = c.peerErr
-	case c.shut && (err == io.EOF || errors.Is(err, net.ErrClosed)):
+	case c.shut && (errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)):
 		err = nil
 	}
 	c.err, c.ended, c.closing = err, true, true
@@ -242,7 +241,7 @@ func (c *conn) end(err error) {
 	c.timers.stop()
 	c.addStreams(-len(streams))
 	c.discardInput()
-	c.rec.Conn.Close()
+	c.rec.Close()
 	c.rec.in.discard()
 	close(c.done)
 }
@@ -254,7 +253,7 @@ func (c *conn) discardInput() {
 	if !c.lingering {
 		return
 	}
-	defer time.AfterFunc(linger, func() { c.rec.Conn.Close() }).Stop()
+	defer time.AfterFunc(linger, func() { c.rec.Close() }).Stop()
 	for n := 0; n < most; {
 		if c.rec.io.fill(&c.rec.in) != nil {
 			return
@@ -270,7 +269,7 @@ func (c *conn) fate(err error) *streamEnd {
 	switch {
 	case err == nil || errors.Is(err, ErrTunnelClosing) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed):
 		return &streamEnd{cause: ErrAborted, read: ErrAborted, close: ErrAborted}
-	case err == ErrAborted:
+	case errors.Is(err, ErrAborted):
 	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		return &streamEnd{cause: errConnReset, read: errConnReset, close: errConnReset}
 	case errors.As(err, &f):

@@ -134,8 +134,10 @@ func TestRelayEnds(t *testing.T) {
 		{"NO_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeNo) }, ""},
 		{"CANCEL", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeCancel) }, "io error: broken pipe"},
 		{"STREAM_CLOSED", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeStreamClosed) }, "io error: broken pipe"},
-		{"INTERNAL_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeInternal) },
-			"io error: protocol error: unexpected internal error encountered"},
+		{
+			"INTERNAL_ERROR", func(p *script) { p.fr.WriteRSTStream(1, http2.ErrCodeInternal) },
+			"io error: protocol error: unexpected internal error encountered",
+		},
 		{"connection closed", func(p *script) { p.conn.Close() }, "io error: stream closed because of a broken pipe"},
 		{"connection reset", func(p *script) {
 			p.wantAlive() // so that nothing is unread

@@ -145,8 +145,7 @@ func reasonText(code http2.ErrCode) string {
 // request was written. This keeps the rule of the reference, which never repeats
 // a request, wherever the peer's word is all there is.
 func Unprocessed(err error) bool {
-	var h *H2Error
-	if errors.As(err, &h) {
+	if h, ok := errors.AsType[*H2Error](err); ok {
 		return h.unprocessed
 	}
 	return errors.Is(err, ErrTunnelFull) || errors.Is(err, ErrTunnelClosing)

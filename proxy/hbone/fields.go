@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"errors"
 	"strings"
 
 	"golang.org/x/net/http2"
@@ -117,7 +118,7 @@ func (c *conn) decode(p []byte) (*block, error) {
 		})
 		c.hdec.SetEmitEnabled(true)
 		if _, err := c.hdec.Write(p); err != nil && !b.tooLong {
-			if err == hpack.ErrStringLength {
+			if errors.Is(err, hpack.ErrStringLength) {
 				b.tooLong = true
 			} else {
 				return nil, connError(http2.ErrCodeProtocol)

@@ -10,8 +10,10 @@ import (
 
 // fullBaggage is baggage with every field known.
 func fullBaggage() Baggage {
-	return Baggage{Cluster: "Kubernetes", Namespace: "ns", WorkloadType: "pod", Workload: "web-1",
-		Service: "web", Version: "v1", Region: "r", Zone: "z"}
+	return Baggage{
+		Cluster: "Kubernetes", Namespace: "ns", WorkloadType: "pod", Workload: "web-1",
+		Service: "web", Version: "v1", Region: "r", Zone: "z",
+	}
 }
 
 const fullBaggageText = "k8s.cluster.name=Kubernetes,k8s.namespace.name=ns,k8s.pod.name=web-1,service.name=web," +
@@ -26,8 +28,11 @@ func TestBaggageString(t *testing.T) {
 	}{
 		{"empty", Baggage{}, ""},
 		{"full", full, fullBaggageText},
-		{"four fields", Baggage{Cluster: "c", Namespace: "n", WorkloadType: "deployment", Workload: "w", Service: "s"},
-			"k8s.cluster.name=c,k8s.namespace.name=n,k8s.deployment.name=w,service.name=s"},
+		{
+			"four fields",
+			Baggage{Cluster: "c", Namespace: "n", WorkloadType: "deployment", Workload: "w", Service: "s"},
+			"k8s.cluster.name=c,k8s.namespace.name=n,k8s.deployment.name=w,service.name=s",
+		},
 		{"type unknown", Baggage{Workload: "w"}, "k8s.deployment.name=w"},
 		{"type without name", Baggage{WorkloadType: "job", Zone: "z"}, "cloud.availability_zone=z"},
 		{"value that no field can carry", Baggage{Cluster: "a\r\nb", Service: "s"}, "service.name=s"},

@@ -11,8 +11,6 @@ import (
 	"net/url"
 	"sync"
 	"testing"
-
-	"golang.org/x/net/http2"
 )
 
 // Our client against the server of net/http.
@@ -76,7 +74,8 @@ func (f flusher) Write(p []byte) (int, error) {
 func checkEcho(t *testing.T, s interface {
 	io.ReadWriteCloser
 	CloseWrite() error
-}, size int) {
+}, size int,
+) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	go func() {
 		s.Write(data)
@@ -126,7 +125,9 @@ func TestInteropClient(t *testing.T) {
 			c.Close()
 		}
 	}()
-	tr := &http2.Transport{DialTLSContext: func(_ context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	tr := &http.Transport{Protocols: protocols, DialTLSContext: func(_ context.Context, network, _ string) (net.Conn, error) {
 		c, err := tls.Dial(network, ln.Addr().String(), clientTLS())
 		dialed = append(dialed, c)
 		return c, err
@@ -144,13 +145,18 @@ func TestInteropClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
 		if resp.StatusCode != 200 || err != nil || !bytes.Equal(got, data) {
 			t.Errorf("status %d, echoed %d bytes, %v, want 200 and %d", resp.StatusCode, len(got), err, len(data))
 		}
 	}
 	resp, err := connect("elsewhere:80", bytes.NewReader(nil))
-	if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("CONNECT elsewhere = %v, %v, want 503", resp, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("CONNECT elsewhere = %v, want 503", resp.Status)
 	}
 }
 

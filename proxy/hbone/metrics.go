@@ -73,9 +73,14 @@ type fault struct {
 // faults is the closed set of the label kind.
 func (m *Metrics) faults() []fault {
 	return []fault{
-		{"control_flood", &m.ControlFloods}, {"reset_flood", &m.ResetFloods}, {"header_flood", &m.HeaderFloods},
-		{"handshake_timeout", &m.HandshakeTimeouts}, {"header_timeout", &m.HeaderTimeouts},
-		{"connect_timeout", &m.ConnectTimeouts}, {"ping_timeout", &m.PingTimeouts},
-		{"protocol_error", &m.ProtocolErrors}, {"stream_refused", &m.StreamsRefused},
+		{"control_flood", &m.ControlFloods},
+		{"reset_flood", &m.ResetFloods},
+		{"header_flood", &m.HeaderFloods},
+		{"handshake_timeout", &m.HandshakeTimeouts},
+		{"header_timeout", &m.HeaderTimeouts},
+		{"connect_timeout", &m.ConnectTimeouts},
+		{"ping_timeout", &m.PingTimeouts},
+		{"protocol_error", &m.ProtocolErrors},
+		{"stream_refused", &m.StreamsRefused},
 	}
 }

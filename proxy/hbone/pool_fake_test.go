@@ -104,7 +104,8 @@ func (f *fakeTunnel) get(field func(*fakeTunnel) int) int {
 	return field(f)
 }
 
-func (f *fakeTunnel) Active() int         { return f.get(func(f *fakeTunnel) int { return f.active }) }
+func (f *fakeTunnel) Active() int { return f.get(func(f *fakeTunnel) int { return f.active }) }
+
 func (f *fakeTunnel) PeerMaxStreams() int { return f.get(func(f *fakeTunnel) int { return f.limit }) }
 
 func (f *fakeTunnel) Usable() bool {

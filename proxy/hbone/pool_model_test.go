@@ -154,7 +154,7 @@ func (m *poolModel) step(ctx context.Context, op poolOp, p *Pool, net *fakeNet, 
 		key := testKey(op.Arg % 3)
 		want := m.open(key, time.Now())
 		if _, err := p.Open(ctx, key, &Request{}); (err == nil) != want {
-			return fmt.Errorf("Open = %v, want success %v", err, want)
+			return fmt.Errorf("Open = %w, want success %v", err, want)
 		}
 	case "sleep":
 		time.Sleep(m.cfg.UnusedTimeout * 3 / 4)

@@ -268,7 +268,7 @@ func TestPoolDialFailure(t *testing.T) {
 	}
 	testPool(t, PoolConfig{}, net, func(p *poolTest) {
 		for _, err := range p.try(testKey(1), 5) {
-			if err != refused {
+			if !errors.Is(err, refused) {
 				t.Errorf("Open = %v, want %v", err, refused)
 			}
 		}
@@ -295,7 +295,7 @@ func TestPoolCancel(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(p.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := p.pool.Open(ctx, testKey(1), &Request{}); err != gone {
+			if _, err := p.pool.Open(ctx, testKey(1), &Request{}); !errors.Is(err, gone) {
 				t.Errorf("Open = %v, want %v", err, gone)
 			}
 		})
@@ -308,7 +308,7 @@ func TestPoolCancel(t *testing.T) {
 	testPool(t, PoolConfig{}, &fakeNet{onDial: slow}, func(p *poolTest) { // nobody else waits
 		ctx, cancel := context.WithTimeoutCause(p.Context(), time.Millisecond, gone)
 		defer cancel()
-		if _, err := p.pool.Open(ctx, testKey(1), &Request{}); err != gone {
+		if _, err := p.pool.Open(ctx, testKey(1), &Request{}); !errors.Is(err, gone) {
 			t.Errorf("Open = %v, want %v", err, gone)
 		}
 		synctest.Wait()
@@ -419,14 +419,14 @@ func TestPoolClose(t *testing.T) {
 		p.open(testKey(1), 1)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := p.try(testKey(2), 1)[0]; err != ErrPoolDraining {
+			if err := p.try(testKey(2), 1)[0]; !errors.Is(err, ErrPoolDraining) {
 				t.Errorf("Open = %v while the pool is closed, want %v", err, ErrPoolDraining)
 			}
 		})
 		synctest.Wait()
 		p.pool.Close()
 		wg.Wait()
-		if err := p.try(testKey(1), 1)[0]; err != ErrPoolDraining {
+		if err := p.try(testKey(1), 1)[0]; !errors.Is(err, ErrPoolDraining) {
 			t.Errorf("Open = %v after Close, want %v", err, ErrPoolDraining)
 		}
 		for i, f := range net.list() {

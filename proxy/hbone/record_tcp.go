@@ -16,13 +16,13 @@ type tcpIO struct {
 	readFn  func(fd uintptr) bool
 	in      *inbox
 	readN   int
-	readErr error
+	readErr syscall.Errno
 
 	writeFn  func(fd uintptr) bool
 	out      []byte
 	outN     int
 	block    bool
-	writeErr error
+	writeErr syscall.Errno
 }
 
 func newTCPIO(conn *net.TCPConn) (*tcpIO, error) {
@@ -44,7 +44,7 @@ func (t *tcpIO) fill(in *inbox) error {
 	if err := t.rc.Read(t.readFn); err != nil {
 		return err
 	}
-	if t.readErr != nil {
+	if t.readErr != 0 {
 		return t.readErr
 	}
 	if t.readN == 0 {
@@ -62,7 +62,7 @@ func (t *tcpIO) readReady(fd uintptr) bool {
 		t.in.drop()
 		return false
 	}
-	if t.readErr == nil {
+	if t.readErr == 0 {
 		t.in.w += t.readN
 		t.in.adapt(t.readN, len(space))
 	}
@@ -70,9 +70,9 @@ func (t *tcpIO) readReady(fd uintptr) bool {
 }
 
 func (t *tcpIO) write(p []byte, block bool) (int, error) {
-	t.out, t.outN, t.block, t.writeErr = p, 0, block, nil
+	t.out, t.outN, t.block, t.writeErr = p, 0, block, 0
 	err := t.rc.Write(t.writeFn)
-	if err == nil {
+	if err == nil && t.writeErr != 0 {
 		err = t.writeErr
 	}
 	t.out = nil
@@ -81,12 +81,12 @@ func (t *tcpIO) write(p []byte, block bool) (int, error) {
 
 func (t *tcpIO) writeReady(fd uintptr) bool {
 	for t.outN < len(t.out) {
-		n, err := rawWrite(fd, t.out[t.outN:])
-		if err == syscall.EAGAIN {
+		n, errno := rawWrite(fd, t.out[t.outN:])
+		if errno == syscall.EAGAIN {
 			return !t.block
 		}
-		if err != nil {
-			t.writeErr = err
+		if errno != 0 {
+			t.writeErr = errno
 			return true
 		}
 		t.outN += n
@@ -96,37 +96,29 @@ func (t *tcpIO) writeReady(fd uintptr) bool {
 
 // rawRead and rawWrite call the kernel without telling the scheduler, which is
 // only right for sockets that never block: it saves the scheduler's monitor from
-// taking the processor away from every copy of a large batch. The errors are
-// preallocated for the common case.
-func rawRead(fd uintptr, p []byte) (int, error) {
+// taking the processor away from every copy of a large batch.
+func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch errno {
 		case 0:
-			return int(n), nil
+			return int(n), 0
 		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return 0, errWouldBlock
 		default:
 			return 0, errno
 		}
 	}
 }
 
-func rawWrite(fd uintptr, p []byte) (int, error) {
+func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch errno {
 		case 0:
-			return int(n), nil
+			return int(n), 0
 		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return 0, errWouldBlock
 		default:
 			return 0, errno
 		}
 	}
 }
-
-// errWouldBlock is syscall.EAGAIN without the allocation of boxing it.
-var errWouldBlock error = syscall.EAGAIN

@@ -80,51 +80,6 @@ func (s *Stream) Relay(ctx context.Context, app *net.TCPConn, toTunnel, fromTunn
 	return r.run()
 }
 
-// Relaying is a stream that was joined with an application's socket.
-type Relaying struct{ r *relayState }
-
-// Join is the first half of Relay, for a caller who wants to run the second on
-// another goroutine: one whose stack has not grown while the connection was set
-// up, because most of what an idle connection costs is its stack. The caller
-// must call Run, and may leave the stream's handler before; the request and the
-// response's header are gone from then on. [Stream.Cancel] takes
-// the place of Relay's context.
-func (s *Stream) Join(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) Relaying {
-	if sc := s.c.server; sc != nil && !s.joined {
-		s.joined = true
-		sc.handlers.Add(1)
-	}
-	s.head = nil // an idle stream holds nothing that it does not need
-	return Relaying{s.newRelay(app, toTunnel, fromTunnel, dir)}
-}
-
-// Run is the second half of Relay.
-func (j Relaying) Run() error {
-	err := j.r.run()
-	if s := j.r.s; s.joined {
-		s.c.server.handled(s)
-	}
-	return err
-}
-
-// Cancel resets the stream with CANCEL, closes the socket that it was joined
-// with, and makes cause the result of the relay. It does not wait, and may be
-// called at any time.
-func (s *Stream) Cancel(cause error) {
-	s.mu.Lock()
-	if s.cancelled == nil {
-		s.cancelled = cause
-	}
-	s.mu.Unlock()
-	s.reset(http2.ErrCodeCancel, cause)
-	s.mu.Lock() // after the reset: a socket attached later sees that
-	r := s.relay
-	s.mu.Unlock()
-	if r != nil {
-		r.app.Close()
-	}
-}
-
 func (s *Stream) newRelay(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) *relayState {
 	r := &relayState{s: s, app: app, toTunnel: toTunnel, fromTunnel: fromTunnel, dir: dir}
 	r.readFn, r.writeFn = r.readReady, r.writeReady
@@ -183,6 +138,9 @@ func (r *relayState) attach() {
 	s := r.s
 	s.mu.Lock()
 	s.relay = r
+	if s.cancelled != nil { // before there was a socket to close
+		defer r.app.Close()
+	}
 	if s.q.empty() && !s.fin && !s.discard {
 		s.mu.Unlock()
 		return
@@ -290,12 +248,12 @@ func (r *relayState) readCold(fd uintptr) (again bool) {
 		r.buf, r.n = takeBuffer(classCold), 0
 	}
 	for space := r.buf.b[frameHeader+r.n:]; len(space) > 0; space = r.buf.b[frameHeader+r.n:] {
-		n, err := rawRead(fd, space)
+		n, errno := rawRead(fd, space)
 		switch {
-		case err == syscall.EAGAIN:
+		case errno == syscall.EAGAIN:
 			return true
-		case err != nil:
-			r.rerr = err
+		case errno != 0:
+			r.rerr = errno
 			return false
 		case n == 0:
 			r.eof = true
@@ -325,6 +283,7 @@ func (r *relayState) trySend() bool {
 		r.locked = true
 		return false
 	}
+	s.carried(n)
 	r.toTunnel.Add(uint64(n))
 	r.buf.release()
 	r.buf, r.n = nil, 0
@@ -416,18 +375,18 @@ func (r *relayState) readHot(fd uintptr) bool {
 		return true
 	}
 	r.buf = takeBuffer(int(r.class))
-	n, err := rawRead(fd, r.buf.b[frameHeader:frameHeader+r.win])
+	n, errno := rawRead(fd, r.buf.b[frameHeader:frameHeader+r.win])
 	r.n = n
 	switch {
-	case err == syscall.EAGAIN:
+	case errno == syscall.EAGAIN:
 		r.locked = false
 		r.releaseHot()
 		c := r.s.c
 		_ = c.finishWrite(false)
 		c.unlockWrite()
 		return false
-	case err != nil:
-		r.rerr = err
+	case errno != 0:
+		r.rerr = errno
 	case n == 0:
 		r.eof = true
 	}
@@ -459,12 +418,11 @@ func (s *Stream) appendData(b []byte) error {
 	c := s.c
 	c.mu.Lock()
 	gone, most := s.gone || s.sendClosed, c.peerPayload
-	s.payload = true
 	c.mu.Unlock()
 	if gone {
 		return relay.ErrWriteZero
 	}
-	c.explain(len(b))
+	s.carried(len(b))
 	for len(b) > frameHeader {
 		n := min(len(b)-frameHeader, most)
 		putHeader(b, n, http2.FrameData, 0, s.id)
@@ -474,6 +432,15 @@ func (s *Stream) appendData(b []byte) error {
 		b = b[n:]
 	}
 	return nil
+}
+
+// carried notes n bytes that are sent.
+func (s *Stream) carried(n int) {
+	c := s.c
+	c.explain(n)
+	c.mu.Lock()
+	s.payload = true
+	c.mu.Unlock()
 }
 
 // sendData sends what the windows allow of b[9:] in one frame, with END_STREAM
@@ -493,14 +460,13 @@ func (s *Stream) sendData(b []byte, end bool) (int, error) {
 		return 0, err
 	}
 	var flags http2.Flags
-	c.mu.Lock()
-	s.payload = true
 	if end && n == len(b)-frameHeader {
 		flags = http2.FlagDataEndStream
+		c.mu.Lock()
 		c.sentEndLocked(s)
+		c.mu.Unlock()
 	}
-	c.mu.Unlock()
-	c.explain(n)
+	s.carried(n)
 	putHeader(b, n, http2.FrameData, flags, s.id)
 	err = c.append(b[:frameHeader+n])
 	if err == nil {

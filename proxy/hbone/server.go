@@ -48,10 +48,10 @@ func Server(ctx context.Context, conn net.Conn, tlsConfig *tls.Config, cfg *Conf
 func (sc *ServerConn) TLS() *tls.ConnectionState { return sc.c.state }
 
 // LocalAddr returns the local address of the connection below.
-func (sc *ServerConn) LocalAddr() net.Addr { return sc.c.rec.Conn.LocalAddr() }
+func (sc *ServerConn) LocalAddr() net.Addr { return sc.c.rec.LocalAddr() }
 
 // RemoteAddr returns the peer's address of the connection below.
-func (sc *ServerConn) RemoteAddr() net.Addr { return sc.c.rec.Conn.RemoteAddr() }
+func (sc *ServerConn) RemoteAddr() net.Addr { return sc.c.rec.RemoteAddr() }
 
 // Serve reads the tunnel and calls handle for each request, in a goroutine of
 // its own. handle answers with [Stream.Accept] or [Stream.Reject]; a stream that

@@ -350,7 +350,7 @@ func TestServerPings(t *testing.T) {
 			t.Errorf("ended after %v, want 30 s", took)
 		}
 		<-served
-		if end != ErrAborted {
+		if !errors.Is(end, ErrAborted) {
 			t.Errorf("Read() = %v, want ErrAborted", end)
 		}
 	})
@@ -432,10 +432,10 @@ func TestServerAbort(t *testing.T) {
 					t.Fatal(err)
 				}
 				abort(<-server, cancel)
-				if err := <-served; err != cause || end != cause {
+				if err := <-served; !errors.Is(err, cause) || !errors.Is(end, cause) {
 					t.Errorf("Serve() = %v, Read() of its stream = %v, want %v", err, end, cause)
 				}
-				if _, err := s.Read(make([]byte, 1)); err != ErrAborted {
+				if _, err := s.Read(make([]byte, 1)); !errors.Is(err, ErrAborted) {
 					t.Errorf("Read() of the client = %v, want ErrAborted", err)
 				}
 				<-cc.Done()

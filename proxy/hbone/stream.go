@@ -133,10 +133,10 @@ func (s *Stream) ResponseHeader() Header {
 }
 
 // LocalAddr returns the tunnel's local address.
-func (s *Stream) LocalAddr() net.Addr { return s.c.rec.Conn.LocalAddr() }
+func (s *Stream) LocalAddr() net.Addr { return s.c.rec.LocalAddr() }
 
 // RemoteAddr returns the tunnel's remote address.
-func (s *Stream) RemoteAddr() net.Addr { return s.c.rec.Conn.RemoteAddr() }
+func (s *Stream) RemoteAddr() net.Addr { return s.c.rec.RemoteAddr() }
 
 // Accept answers a request with 200 and the given fields. It fails if the
 // client has given up.

@@ -112,7 +112,7 @@ func (c *conn) shutdown(block bool) {
 		_ = half.CloseWrite()
 		return
 	}
-	_ = c.rec.Conn.Close()
+	_ = c.rec.Close()
 }
 
 // startFlusher starts the temporary goroutine that waits for the socket. The
