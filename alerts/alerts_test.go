@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"ztunnel/dashboards/promqlcheck"
+	"ztunnel/proxy/needs"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -235,18 +236,10 @@ func TestEveryAlertIsTested(t *testing.T) {
 	}
 }
 
-// promtool runs promtool. Without it the test is skipped, or fails where
-// REQUIRE_PROMTOOL is set.
+// promtool runs promtool.
 func promtool(t *testing.T, arguments ...string) {
 	t.Helper()
-	path, err := exec.LookPath("promtool")
-	switch {
-	case err != nil && os.Getenv("REQUIRE_PROMTOOL") != "":
-		t.Fatalf("promtool is required here: %v", err)
-	case err != nil:
-		t.Skip("promtool is not installed: rules are checked against the catalog only.")
-	}
-	if output, err := exec.CommandContext(t.Context(), path, arguments...).CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), needs.Promtool(t), arguments...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(arguments, " "), err, output)
 	}
 }

@@ -12,22 +12,9 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
-)
 
-// promtool returns the path of promtool. Without it the test is skipped, or
-// fails where REQUIRE_PROMTOOL is set.
-func promtool(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("promtool")
-	switch {
-	case err == nil:
-		return path
-	case os.Getenv("REQUIRE_PROMTOOL") != "":
-		t.Fatalf("promtool is required here: %v", err)
-	}
-	t.Skip("promtool is not installed: queries are checked against the catalog only.")
-	return ""
-}
+	"ztunnel/proxy/needs"
+)
 
 // run writes a file for promtool and runs it.
 func run(t *testing.T, content any, command ...string) error {
@@ -40,7 +27,7 @@ func run(t *testing.T, content any, command ...string) error {
 	if err := os.WriteFile(file, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if output, err := exec.CommandContext(t.Context(), promtool(t), append(command, file)...).CombinedOutput(); err != nil {
+	if output, err := exec.CommandContext(t.Context(), needs.Promtool(t), append(command, file)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("promtool %s: %w\n%s", strings.Join(command, " "), err, output)
 	}
 	return nil

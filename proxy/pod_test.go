@@ -20,6 +20,7 @@ import (
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity/identitytest"
+	"ztunnel/proxy/needs"
 	"ztunnel/proxy/proxytest"
 	"ztunnel/proxy/rbac"
 	"ztunnel/proxy/socket"
@@ -165,6 +166,11 @@ func TestPod_Close(t *testing.T) {
 	if err := pod.Close(); err != nil {
 		t.Errorf("Close() = %v, want nil", err)
 	}
+	for _, part := range pod.parts {
+		if _, err := part.ln.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: Accept() = %v, want a closed listener", part.component, err)
+		}
+	}
 }
 
 // A drain refuses what is new, lets open connections finish, and ends with them.
@@ -199,6 +205,7 @@ func TestServe_Drain(t *testing.T) {
 
 // Whoever gets a connection while a drain begins is served.
 func TestServe_DrainLosesNoConnection(t *testing.T) {
+	needs.Root(t) // socket.Retire
 	w := newNode(t)
 	w.open(t, time.Minute, nil)
 	addr := w.listener("inbound").Addr().String()
@@ -209,6 +216,11 @@ func TestServe_DrainLosesNoConnection(t *testing.T) {
 			for {
 				c, err := (&net.Dialer{Timeout: 300 * time.Millisecond}).DialContext(t.Context(), "tcp", addr)
 				if err != nil {
+					select {
+					case <-w.drain:
+					default:
+						t.Errorf("before the drain: %v", err)
+					}
 					return
 				}
 				connected.Add(1)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ztunnel/proxy/needs"
 	"ztunnel/proxy/socket"
 )
 
@@ -146,12 +149,7 @@ policies:
 // start runs ztunnel until the end of the test.
 func start(t *testing.T, env ...string) *program {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("ZTUNNEL_TEST_REQUIRE_ROOT") != "" {
-			t.Fatal("this test needs root to make network namespaces")
-		}
-		t.Skip("this test needs root to make network namespaces")
-	}
+	needs.Root(t)
 	env = append([]string{
 		loopbackUp + "=1", "PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS=", "FAKE_CA=true",
 		"CONNECTION_TERMINATION_DEADLINE=1s",
@@ -159,8 +157,10 @@ func start(t *testing.T, env ...string) *program {
 	p := &program{cmd: command(t, nil, env...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if err := p.cmd.Start(); err != nil {
-		t.Skipf("network namespaces are not to be had: %v", err)
+	if err := p.cmd.Start(); errors.Is(err, syscall.EPERM) { // root of a container
+		needs.Missing(t, fmt.Sprintf("network namespaces are not to be had: %v", err))
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	go func() {
 		_ = p.cmd.Wait()

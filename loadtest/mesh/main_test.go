@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"ztunnel/proxy/needs"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -15,23 +17,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// needRoot leaves out a test that makes namespaces, if the process may not.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if Privileged() {
-		return
-	}
-	const why = "making network namespaces needs root"
-	if os.Getenv("ZTUNNEL_TEST_REQUIRE_ROOT") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // newMesh is a mesh that ends with the test.
 func newMesh(t *testing.T) *Mesh {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	m, err := New()
 	if err != nil {
 		t.Fatal(err)

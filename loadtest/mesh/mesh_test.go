@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ztunnel/proxy/needs"
 )
 
 // links are the interfaces of the namespace that the test runs in.
@@ -47,7 +49,7 @@ func openFiles(t *testing.T) int {
 }
 
 func TestNothingIsLeft(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	host, files := links(t), 0
 	for round := range 2 {
 		m, err := New()
@@ -156,6 +158,9 @@ func TestCapture(t *testing.T) {
 		}
 		if ports := packets.Ports(); len(ports) != 1 || ports[0] != 8080 || packets.Elsewhere(8080) != 0 {
 			t.Errorf("Ports() = %v, want [8080]", ports)
+		}
+		if n := len(packets.Streams()); n != 2 {
+			t.Errorf("%d streams, want both sides of one connection", n)
 		}
 		for _, s := range packets.Streams() {
 			want := "the secret"

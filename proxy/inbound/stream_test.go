@@ -6,12 +6,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/inbound"
+	"ztunnel/proxy/needs"
 	"ztunnel/proxy/proxytest"
 	"ztunnel/proxy/rbac"
 	"ztunnel/proxy/socket"
@@ -234,9 +234,7 @@ func TestStream_ApplicationTunnel(t *testing.T) {
 }
 
 func TestStream_KeepsTheSource(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	needs.Root(t)
 	for _, keep := range []bool{true, false} {
 		seen := make(chan netip.Addr, 1)
 		app := proxytest.Application(t, podIP, func(c *net.TCPConn) { seen <- socket.Peer(c).Addr(); _, _ = io.Copy(c, c) })
@@ -296,8 +294,7 @@ func TestStream_WorkloadChangeCutsIt(t *testing.T) {
 	p.access.Wait(t, "ERROR connection complete", "error=connection closed due to policy change")
 }
 
-// A client that resets its stream while the application is dialled, or gives up
-// the tunnel, leaves nothing behind; newPod checks that.
+// A client that gives up its tunnel leaves nothing behind; newPod checks that.
 func TestStream_ClientGoesAway(t *testing.T) {
 	app := proxytest.Echo(t, podIP)
 	p := newPod(t, nil)

@@ -68,8 +68,10 @@ func endPair(t *testing.T, network string) (app, accepted *net.TCPConn) {
 		addr = "[::1]:0"
 	}
 	ln, err := new(net.ListenConfig).Listen(t.Context(), network, addr)
-	if err != nil {
+	if err != nil && network == "tcp6" { // a container often has no IPv6
 		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	defer ln.Close()
 	c, err := new(net.Dialer).DialContext(t.Context(), network, ln.Addr().String())

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"ztunnel/proxy/needs"
 )
 
 // accepting runs Accept on a loopback listener and hands on what it takes.
@@ -106,6 +108,7 @@ func TestAccept_EndsWithItsContextWhileItFails(t *testing.T) {
 
 // A retired listener begins no handshake, but what was begun before is taken.
 func TestRetire(t *testing.T) {
+	needs.Root(t)
 	ln, conns, _, ended := accepting(t, context.Background())
 	dialAndTake(t, ln, conns)
 	if err := Retire(ln); err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"ztunnel/proxy/needs"
 )
 
 // podMark is the mark of all sockets of the proxy in a pod.
@@ -28,19 +30,6 @@ var (
 	foreign4 = netip.MustParseAddr("198.51.100.9")
 	foreign6 = netip.MustParseAddr("2001:db8:ffff::9")
 )
-
-// requireRoot skips the test for users who may not make namespaces, unless the environment says that nothing may be
-// skipped.
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("ZTUNNEL_TEST_REQUIRE_ROOT") != "" {
-		t.Fatal("this test needs root to make network namespaces")
-	}
-	t.Skip("this test needs root to make network namespaces")
-}
 
 // newNamespace makes a network namespace with the test's addresses and the policy route of a pod: marked packets to any
 // address are local.
@@ -153,7 +142,7 @@ func redirect(t *testing.T, ns *os.File, from, to uint16) {
 }
 
 func TestNamespace(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	f := NewFactory(Config{NetNS: newNamespace(t), Mark: podMark, ReusePort: true, Keepalive: testKeepalive})
 	no := false
 	ln, _ := listen(t, f, wildcard6, &no)
@@ -185,7 +174,7 @@ func TestNamespace(t *testing.T) {
 
 // No thread stays in a pod's namespace.
 func TestNamespaceThreads(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	home, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +211,7 @@ func TestNamespaceThreads(t *testing.T) {
 }
 
 func TestNamespaceGone(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	file, err := os.CreateTemp(t.TempDir(), "no-namespace")
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +227,7 @@ func TestNamespaceGone(t *testing.T) {
 }
 
 func TestDialFromForeignAddress(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	var log strings.Builder
 	f := NewFactory(Config{NetNS: newNamespace(t), Mark: podMark, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	yes := true
@@ -270,7 +259,7 @@ func TestDialFromForeignAddress(t *testing.T) {
 }
 
 func TestOriginalDestination(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	ns := newNamespace(t)
 	f := NewFactory(Config{NetNS: ns})
 	no := false
@@ -294,7 +283,7 @@ func TestOriginalDestination(t *testing.T) {
 
 // Without the capability the source address is lost, which is logged, and the connection is made nevertheless.
 func TestDialWithoutCapability(t *testing.T) {
-	requireRoot(t)
+	needs.Root(t)
 	var log strings.Builder
 	f := NewFactory(Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	ln, _ := listen(t, f, loopback4, nil)

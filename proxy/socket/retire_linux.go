@@ -23,7 +23,8 @@ var noNewConnections = [...]unix.SockFilter{
 // handshake begins at the listener, while those under way complete and are
 // accepted as before. A client that is not heard tries again after a second,
 // and then finds the port closed or, with SO_REUSEPORT, another process. The
-// listener must not be one for multipath TCP.
+// listener must not be one for multipath TCP. Recent kernels allow it only with
+// CAP_NET_ADMIN; otherwise it fails with EPERM and the listener is as before.
 func Retire(ln *net.TCPListener) error {
 	rc, err := ln.SyscallConn()
 	if err != nil {

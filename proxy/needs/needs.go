@@ -1,0 +1,43 @@
+// Package needs says what a test cannot do without: a right or a program that
+// not every machine has.
+package needs
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Missing skips the test because of what is missing, or fails it in a build
+// with the tag required, as CI's is. It does not return.
+func Missing(t testing.TB, what string) {
+	t.Helper()
+	missing(t, what, required)
+}
+
+func missing(t testing.TB, what string, required bool) {
+	t.Helper()
+	if required {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+// Root is for tests that make network namespaces or use what the kernel allows
+// to CAP_NET_ADMIN only.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Missing(t, "this test needs root")
+	}
+}
+
+// Promtool returns the path of promtool.
+func Promtool(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		Missing(t, "this test needs promtool (Debian package prometheus)")
+	}
+	return path
+}

@@ -1,0 +1,5 @@
+//go:build required
+
+package needs
+
+const required = true
