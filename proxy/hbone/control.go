@@ -85,10 +85,7 @@ func (c *conn) ping(flags http2.Flags, id uint32, p []byte) error {
 		if err := c.countControl(); err != nil {
 			return err
 		}
-		c.ctrlMu.Lock()
-		c.ctrl = appendPing(c.ctrl, true, p)
-		c.ctrlMu.Unlock()
-		c.ctrlSet.Store(true)
+		c.putControl(func(b []byte) []byte { return appendPing(b, true, p) })
 		return nil
 	}
 	switch [8]byte(p) {

@@ -173,9 +173,8 @@ func (r *relayState) endDown(err error) {
 func (c *conn) peerEnded(s *Stream) {
 	c.mu.Lock()
 	s.recvClosed = true
-	if s.sendClosed && c.streams[s.id] == s {
-		delete(c.streams, s.id)
-		c.addStreams(-1)
+	if s.sendClosed {
+		c.forgetLocked(s)
 	}
 	c.mu.Unlock()
 	s.finish(nil)

@@ -71,7 +71,7 @@ var (
 	ErrAborted error = &relay.KindError{Errno: syscall.EPIPE, Text: "stream closed because of a broken pipe"}
 )
 
-// errBrokenPipe and errReset are what the ends of streams and tunnels look like
+// errBrokenPipe and errConnReset are what the ends of streams and tunnels look like
 // to whoever copies bytes: the same kinds of error as those of sockets, in the
 // words of the reference.
 var (

@@ -10,9 +10,13 @@ import (
 // windows. It returns 0 if there are none now, and an error if the stream is no
 // longer open for sending.
 func (s *Stream) takeWindow(want int) (int, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.takeWindowLocked(want)
+}
+
+func (s *Stream) takeWindowLocked(want int) (int, error) {
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if s.gone || s.sendClosed {
 		return 0, relay.ErrWriteZero
 	}
@@ -20,6 +24,20 @@ func (s *Stream) takeWindow(want int) (int, error) {
 	s.sendWin -= n
 	c.sendWin -= n
 	return int(n), nil
+}
+
+// takeAll reserves the windows for n bytes that are sent next, or takes nothing.
+func (s *Stream) takeAll(n int) bool {
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.gone || s.sendClosed || int64(n) > min(s.sendWin, c.sendWin) {
+		return false
+	}
+	s.sendWin -= int64(n)
+	c.sendWin -= int64(n)
+	s.payload = true
+	return true
 }
 
 // returnWindow gives back what takeWindow reserved and was not sent.

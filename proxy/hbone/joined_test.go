@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -129,7 +130,7 @@ func cancelTest(t *testing.T) (p *script, s *Stream, near *net.TCPConn, r Relayi
 func wantGone(t *testing.T, near *net.TCPConn) {
 	t.Helper()
 	_ = near.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if n, err := near.Read(make([]byte, 1)); n != 0 || errors.Is(err, context.DeadlineExceeded) || err == nil {
+	if n, err := near.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
 		t.Errorf("Read() of the application = %d, %v, want the end", n, err)
 	}
 }

@@ -37,47 +37,23 @@ func (c *conn) read() {
 // readBatches decrypts all that is there, handles it, and sends what has to be
 // answered once for all of it.
 func (c *conn) readBatches() error {
-	class := classWarm
-	var buf *buffer
-	r, w := 0, 0
-	defer func() {
-		if buf != nil {
-			buf.release()
-		}
-	}()
+	plain := inbox{class: classWarm}
+	defer plain.discard()
 	for {
-		if r == w && buf != nil {
-			buf.release()
-			buf, r, w = nil, 0, 0
-		}
+		plain.drop()
 		if err := c.rec.wait(); err != nil {
 			return err
 		}
-		if buf == nil {
-			buf = takeBuffer(class)
-		} else if buf.class < class {
-			b := takeBuffer(class)
-			w = copy(b.b, buf.b[r:w])
-			r = 0
-			buf.release()
-			buf = b
-		} else if r > 0 {
-			w = copy(buf.b, buf.b[r:w])
-			r = 0
-		}
-		space := buf.b[w:min(len(buf.b), classRead[buf.class])]
+		plain.room()
+		space := plain.buf.b[plain.w:classRead[plain.buf.class]]
 		n, err := c.rec.read(space)
 		if err != nil {
 			return err
 		}
-		w += n
-		if n >= len(space)/2 && class < classHuge {
-			class++
-		} else if n < classSize[class]/16 && class > classWarm {
-			class--
-		}
-		k, err := c.frames(buf.b[r:w])
-		r += k
+		plain.w += n
+		plain.adapt(n, len(space)/2) // a record that has no room is left for the next read
+		k, err := c.frames(plain.buf.b[plain.r:plain.w])
+		plain.r += k
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,8 @@ type rawIO interface {
 	write(p []byte, block bool) (int, error)
 }
 
-// inbox is received ciphertext, b[r:w] of buf.
+// inbox is what was received and not yet handled, b[r:w] of buf: ciphertext, or
+// the plaintext of frames.
 type inbox struct {
 	buf   *buffer
 	r, w  int
@@ -70,9 +71,10 @@ func (in *inbox) discard() {
 	in.drop()
 }
 
-// adapt chooses the size of the next buffer after a read of n bytes into space.
-func (in *inbox) adapt(n, space int) {
-	if n == space && in.class < classHuge {
+// adapt chooses the size of the next buffer after a read of n bytes, of which
+// full need more room.
+func (in *inbox) adapt(n, full int) {
+	if n >= full && in.class < classHuge {
 		in.class++
 	} else if n < classSize[in.class]/16 && in.class > classWarm {
 		in.class--

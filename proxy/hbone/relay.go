@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync/atomic"
@@ -182,16 +183,9 @@ func (r *relayState) pump() error {
 			err = r.hot()
 		}
 		if err != nil || r.eof || r.rerr != nil {
-			return firstError(err, r.rerr)
+			return cmp.Or(err, r.rerr)
 		}
 	}
-}
-
-func firstError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // cold moves what a small buffer holds, or waits for it.
@@ -272,9 +266,8 @@ func (r *relayState) trySend() bool {
 	if r.n > minMaxFrame-frameHeader || !c.wmu.TryLock() {
 		return false
 	}
-	n, err := s.takeWindow(r.n)
-	if err != nil || n < r.n || c.rec.buffered() > flushAt/2 || c.writeErr != nil {
-		s.returnWindow(n)
+	n := r.n
+	if c.rec.buffered() > flushAt/2 || c.writeErr != nil || !s.takeAll(n) {
 		r.locked = true // to be finished with waiting
 		return false
 	}
@@ -283,7 +276,7 @@ func (r *relayState) trySend() bool {
 		r.locked = true
 		return false
 	}
-	s.carried(n)
+	c.explain(n)
 	r.toTunnel.Add(uint64(n))
 	r.buf.release()
 	r.buf, r.n = nil, 0
@@ -327,7 +320,7 @@ func (r *relayState) hot() error {
 	r.locked = false
 	if err != nil || r.buf == nil || r.n == 0 {
 		r.releaseHot()
-		if err := firstError(err, r.rerr); err != nil {
+		if err := cmp.Or(err, r.rerr); err != nil {
 			_ = r.unlockIdle()
 			return err
 		}
@@ -418,11 +411,12 @@ func (s *Stream) appendData(b []byte) error {
 	c := s.c
 	c.mu.Lock()
 	gone, most := s.gone || s.sendClosed, c.peerPayload
+	s.payload = s.payload || !gone
 	c.mu.Unlock()
 	if gone {
 		return relay.ErrWriteZero
 	}
-	s.carried(len(b))
+	c.explain(len(b))
 	for len(b) > frameHeader {
 		n := min(len(b)-frameHeader, most)
 		putHeader(b, n, http2.FrameData, 0, s.id)
@@ -434,15 +428,6 @@ func (s *Stream) appendData(b []byte) error {
 	return nil
 }
 
-// carried notes n bytes that are sent.
-func (s *Stream) carried(n int) {
-	c := s.c
-	c.explain(n)
-	c.mu.Lock()
-	s.payload = true
-	c.mu.Unlock()
-}
-
 // sendData sends what the windows allow of b[9:] in one frame, with END_STREAM
 // if end is set and it is all. It returns the number of bytes, 0 if there is no
 // window now.
@@ -450,23 +435,20 @@ func (s *Stream) sendData(b []byte, end bool) (int, error) {
 	c := s.c
 	c.lockWrite()
 	defer c.unlockWrite()
+	var flags http2.Flags
 	c.mu.Lock()
-	most := c.peerPayload
+	n, err := s.takeWindowLocked(min(len(b)-frameHeader, c.peerPayload))
+	s.payload = s.payload || n > 0
+	if end && n > 0 && n == len(b)-frameHeader {
+		flags = http2.FlagDataEndStream
+		c.sentEndLocked(s)
+	}
 	c.mu.Unlock()
-	want := min(len(b)-frameHeader, most)
-	n, err := s.takeWindow(want)
 	if err != nil || n == 0 {
 		_ = c.finishWrite(true)
 		return 0, err
 	}
-	var flags http2.Flags
-	if end && n == len(b)-frameHeader {
-		flags = http2.FlagDataEndStream
-		c.mu.Lock()
-		c.sentEndLocked(s)
-		c.mu.Unlock()
-	}
-	s.carried(n)
+	c.explain(n)
 	putHeader(b, n, http2.FrameData, flags, s.id)
 	err = c.append(b[:frameHeader+n])
 	if err == nil {

@@ -229,6 +229,11 @@ func (c *conn) removeLocked(s *Stream, end *streamEnd) {
 	if s.openLocked() || end.cause != nil {
 		s.loseLocked(end)
 	}
+	c.forgetLocked(s)
+}
+
+// forgetLocked takes a stream out of the table if it is there, under c.mu.
+func (c *conn) forgetLocked(s *Stream) {
 	if c.streams[s.id] == s {
 		delete(c.streams, s.id)
 		c.addStreams(-1)
@@ -246,9 +251,8 @@ func (s *Stream) loseLocked(end *streamEnd) {
 // sentEndLocked notes our END_STREAM, under c.mu.
 func (c *conn) sentEndLocked(s *Stream) {
 	s.sendClosed = true
-	if s.recvClosed && c.streams[s.id] == s {
-		delete(c.streams, s.id)
-		c.addStreams(-1)
+	if s.recvClosed {
+		c.forgetLocked(s)
 	}
 }
 

@@ -141,17 +141,11 @@ func (c *conn) putControl(frame func([]byte) []byte) {
 }
 
 func (c *conn) putWindowUpdate(id uint32, n int64) {
-	c.ctrlMu.Lock()
-	c.ctrl = appendWindowUpdate(c.ctrl, id, uint32(n))
-	c.ctrlMu.Unlock()
-	c.ctrlSet.Store(true)
+	c.putControl(func(b []byte) []byte { return appendWindowUpdate(b, id, uint32(n)) })
 }
 
 func (c *conn) putReset(id uint32, code http2.ErrCode) {
-	c.ctrlMu.Lock()
-	c.ctrl = appendReset(c.ctrl, id, code)
-	c.ctrlMu.Unlock()
-	c.ctrlSet.Store(true)
+	c.putControl(func(b []byte) []byte { return appendReset(b, id, code) })
 }
 
 // maxWaitingControl bounds the control frames for a peer that does not read.

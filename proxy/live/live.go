@@ -97,7 +97,7 @@ const shards = 16
 type shard struct {
 	mu   sync.Mutex
 	head *Conn
-	_    [40]byte // keeps shards on cache lines of their own
+	_    [48]byte // keeps shards on cache lines of their own
 }
 
 // Set is the connections of one pod. Its zero value is empty and ready. All

@@ -52,12 +52,16 @@ func TestReader_DoesNotAllocate(t *testing.T) {
 	}
 }
 
-func TestRun_EndsWithItsContext(t *testing.T) {
+func TestRun_TrimsAndEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if err := Run(ctx, Config{Log: slog.New(slog.DiscardHandler)}); err != nil {
+		trims := 0
+		if err := Run(ctx, Config{Trim: func() { trims++ }, Log: slog.New(slog.DiscardHandler)}); err != nil {
 			t.Errorf("Run() = %v, want nil", err)
+		}
+		if trims != 1 { // once for the start of the process
+			t.Errorf("Trim was called %d times, want once", trims)
 		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -44,26 +46,31 @@ func TestGo_NeverQueues(t *testing.T) {
 }
 
 func TestTrim_EndsIdleGoroutinesAndGoesOn(t *testing.T) {
-	var p Pool
-	defer p.Close()
-	for range 3 {
-		done := make(chan struct{})
-		p.Go(func() { close(done) })
-		<-done
-		p.Trim()
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p Pool
+		for range 3 {
+			ran := false
+			p.Go(func() { ran = true })
+			synctest.Wait()
+			if len(p.idle) != 1 || !ran {
+				t.Fatalf("%d goroutines are idle, the task ran: %t, want one that ran it", len(p.idle), ran)
+			}
+			p.Trim()
+			p.working.Wait() // a deadlock if the goroutine is still there
+		}
+	})
 }
 
 func TestClose_WaitsForTasks(t *testing.T) {
-	var p Pool
-	var ended atomic.Bool
-	begun := make(chan struct{})
-	p.Go(func() { close(begun); ended.Store(true) })
-	<-begun
-	p.Close()
-	if !ended.Load() {
-		t.Error("Close() returned before the task had ended")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var p Pool
+		var ended atomic.Bool
+		p.Go(func() { time.Sleep(time.Second); ended.Store(true) })
+		p.Close()
+		if !ended.Load() {
+			t.Error("Close() returned before the task had ended")
+		}
+	})
 }
 
 // grow needs a large stack.
