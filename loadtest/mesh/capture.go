@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -81,8 +82,7 @@ func packetSocket(iface string) (fd int, err error) {
 
 // networkOrder is a 16-bit number as the kernel wants it: its high byte first.
 func networkOrder(n uint16) uint16 {
-	b := [2]byte{byte(n >> 8), byte(n)}
-	return nativeUint16(b)
+	return binary.NativeEndian.Uint16([]byte{byte(n >> 8), byte(n)})
 }
 
 // read reads until the socket's deadline.

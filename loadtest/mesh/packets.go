@@ -10,8 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func nativeUint16(b [2]byte) uint16 { return binary.NativeEndian.Uint16(b[:]) }
-
 // Packets is what a capture has recorded.
 type Packets struct {
 	// Lost is how many packets were not recorded, although they were there.

@@ -144,8 +144,8 @@ func TestTable(t *testing.T) {
 		if handlers := v.set != nil || v.each != nil; handlers == (v.Status == Ignored) || v.set != nil && v.each != nil {
 			t.Errorf("%s: status %s with handler %v, want a handler unless ignored", v.Name, v.Status, handlers)
 		}
-		if v.isPrefix() != (v.each != nil) {
-			t.Errorf("%s: prefix %v, want what its handler says", v.Name, v.isPrefix())
+		if prefix := strings.HasSuffix(v.Name, prefixMark); prefix != (v.each != nil) {
+			t.Errorf("%s: prefix %v, want what its handler says", v.Name, prefix)
 		}
 	}
 }

@@ -3,7 +3,22 @@ package config
 import (
 	"strings"
 	"testing"
+
+	"ztunnel/proxy/rbac"
 )
+
+// A list of readers that is taken here must not be refused later, where it is
+// put into force. Package config may not ask package rbac itself.
+func TestReadersAsInPolicies(t *testing.T) {
+	for _, pattern := range []string{
+		"*", "**", "***", "a", "a*", "*a", "*a*", "a*b", "a**", "**a", "spiffe://a", "spiffe://", "spiffe://*", "*spiffe://a", "SPIFFE://a", "td/ns/a/sa/b",
+	} {
+		_, want := rbac.ParsePrincipals([]string{pattern})
+		if got := principalPattern(pattern); (got == nil) != (want == nil) {
+			t.Errorf("principalPattern(%q) = %v, but as a policy writes it: %v", pattern, got, want)
+		}
+	}
+}
 
 // Every variable that can be wrong, with what is said then.
 func TestBadValues(t *testing.T) {

@@ -32,9 +32,7 @@ type Variable struct {
 	Secret  bool // its value must not be shown
 }
 
-// isPrefix tells whether a variable stands for all with its prefix.
-func (v *Variable) isPrefix() bool { return strings.HasSuffix(v.Name, prefixMark) }
-
+// prefixMark ends the name of a variable that stands for all with its prefix.
 const prefixMark = "<K>"
 
 // variable is one row of the table: a description and what to do with values.

@@ -26,11 +26,7 @@ func (c *Certificate) verifyClient(cs tls.ConnectionState) error {
 			return nil
 		}
 	}
-	e := &TrustDomainError{TrustDomain: c.id.TrustDomain}
-	for id := range ids(leaf) {
-		e.Got = append(e.Got, id)
-	}
-	return e
+	return &TrustDomainError{TrustDomain: c.id.TrustDomain, Got: slices.Collect(ids(leaf))}
 }
 
 // verifyServer does all there is to verify of a server: the chain to one of our roots, validity (to the second, with no
@@ -59,11 +55,7 @@ func (c *Certificate) verifyServer(cs *tls.ConnectionState, expected []spiffe.ID
 			return nil
 		}
 	}
-	e := &SANMismatchError{Expected: expected}
-	for id := range ids(leaf) {
-		e.Got = append(e.Got, id)
-	}
-	return &PeerError{Err: e}
+	return &PeerError{Err: &SANMismatchError{Expected: expected, Got: slices.Collect(ids(leaf))}}
 }
 
 // verifyLeaf does what both directions have in common after the chain was verified.

@@ -178,6 +178,32 @@ func TestWatchBadFile(t *testing.T) {
 	}
 }
 
+// What is wrong is said once, until something else is wrong. (Events come too close together to tell.)
+func TestReloadSaysOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "local.yaml")
+	write(t, path, named("one"))
+	r := newRig(t, path)
+	if err := r.Load(); err != nil {
+		t.Fatal(err)
+	}
+	want := uint64(0)
+	for _, spoil := range []func(){
+		func() { write(t, path, "workloads: 5") },
+		func() { rename(t, path, path+".away") },
+		func() { write(t, path, "workloads: 6") },
+		func() { rename(t, path, path+".away") }, // the same as before, but not in a row
+	} {
+		spoil()
+		r.reload()
+		r.reload()
+		want++
+		if n := strings.Count(r.text.String(), "ERROR"); r.metrics.Refused() != want || n != int(want) {
+			t.Errorf("refused = %d with %d log lines, want %d; log:\n%s", r.metrics.Refused(), n, want, r.text.String())
+		}
+	}
+	r.wantWorkload("one")
+}
+
 // Kubernetes mounts a file as a link into a directory that is a link itself, and replaces that one.
 func TestWatchKubernetes(t *testing.T) {
 	dir := t.TempDir()

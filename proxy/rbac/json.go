@@ -31,24 +31,19 @@ func (p *Policy) MarshalJSON() ([]byte, error) {
 // matchJSON is a Match in the config dump. Broken is ours: without it a match
 // whose only element was broken would look like one that never matches.
 type matchJSON struct {
-	Broken              []string             `json:"broken,omitempty"`
-	DestinationIPs      []netip.Prefix       `json:"destinationIps,omitempty"`
-	DestinationPorts    []uint16             `json:"destinationPorts,omitempty"`
-	Namespaces          []StringMatch        `json:"namespaces,omitempty"`
-	NotDestinationIPs   []netip.Prefix       `json:"notDestinationIps,omitempty"`
-	NotDestinationPorts []uint16             `json:"notDestinationPorts,omitempty"`
-	NotNamespaces       []StringMatch        `json:"notNamespaces,omitempty"`
-	NotPrincipals       []StringMatch        `json:"notPrincipals,omitempty"`
-	NotServiceAccounts  []serviceAccountJSON `json:"notServiceAccounts,omitempty"`
-	NotSourceIPs        []netip.Prefix       `json:"notSourceIps,omitempty"`
-	Principals          []StringMatch        `json:"principals,omitempty"`
-	ServiceAccounts     []serviceAccountJSON `json:"serviceAccounts,omitempty"`
-	SourceIPs           []netip.Prefix       `json:"sourceIps,omitempty"`
-}
-
-type serviceAccountJSON struct {
-	Namespace      string `json:"namespace"`
-	ServiceAccount string `json:"serviceAccount"`
+	Broken              []string              `json:"broken,omitempty"`
+	DestinationIPs      []netip.Prefix        `json:"destinationIps,omitempty"`
+	DestinationPorts    []uint16              `json:"destinationPorts,omitempty"`
+	Namespaces          []StringMatch         `json:"namespaces,omitempty"`
+	NotDestinationIPs   []netip.Prefix        `json:"notDestinationIps,omitempty"`
+	NotDestinationPorts []uint16              `json:"notDestinationPorts,omitempty"`
+	NotNamespaces       []StringMatch         `json:"notNamespaces,omitempty"`
+	NotPrincipals       []StringMatch         `json:"notPrincipals,omitempty"`
+	NotServiceAccounts  []ServiceAccountMatch `json:"notServiceAccounts,omitempty"`
+	NotSourceIPs        []netip.Prefix        `json:"notSourceIps,omitempty"`
+	Principals          []StringMatch         `json:"principals,omitempty"`
+	ServiceAccounts     []ServiceAccountMatch `json:"serviceAccounts,omitempty"`
+	SourceIPs           []netip.Prefix        `json:"sourceIps,omitempty"`
 }
 
 func dumpMatch(m *Match) matchJSON {
@@ -61,20 +56,12 @@ func dumpMatch(m *Match) matchJSON {
 		NotDestinationPorts: m.NotDestinationPorts,
 		NotNamespaces:       m.NotNamespaces,
 		NotPrincipals:       m.NotPrincipals,
-		NotServiceAccounts:  dumpServiceAccounts(m.NotServiceAccounts),
+		NotServiceAccounts:  m.NotServiceAccounts,
 		NotSourceIPs:        m.NotSourceIPs,
 		Principals:          m.Principals,
-		ServiceAccounts:     dumpServiceAccounts(m.ServiceAccounts),
+		ServiceAccounts:     m.ServiceAccounts,
 		SourceIPs:           m.SourceIPs,
 	}
-}
-
-func dumpServiceAccounts(list []ServiceAccountMatch) []serviceAccountJSON {
-	var out []serviceAccountJSON
-	for _, sa := range list {
-		out = append(out, serviceAccountJSON(sa))
-	}
-	return out
 }
 
 // MarshalJSON returns {"Exact":"x"}, {"Prefix":"x"}, {"Suffix":"x"} or

@@ -27,6 +27,7 @@ type Connection struct {
 type subject struct {
 	authenticated bool
 	principal     []byte // "td/ns/NS/sa/SA", empty without an identity
+	namespace     []byte // a part of principal
 	account       ServiceAccountMatch
 	src, dst      netip.Addr
 	port          uint16
@@ -45,9 +46,8 @@ func prepare(c *Connection, buf []byte) subject {
 		id := &c.Identity
 		s.authenticated = true
 		s.account = ServiceAccountMatch{Namespace: id.Namespace, ServiceAccount: id.ServiceAccount}
-		buf = append(append(buf[:0], id.TrustDomain...), "/ns/"...)
-		buf = append(append(buf, id.Namespace...), "/sa/"...)
-		s.principal = append(buf, id.ServiceAccount...)
+		s.principal = id.AppendPrincipal(buf[:0])
+		s.namespace = s.principal[len(id.TrustDomain)+len("/ns/"):][:len(id.Namespace)]
 	}
 	return s
 }
@@ -183,8 +183,8 @@ func (p *predicate) matches(s *subject) bool {
 	case p.principals != nil && (!s.authenticated || !p.principals.matchBytes(s.principal)),
 		s.authenticated && p.notPrincipals.matchBytes(s.principal):
 		return false
-	case p.namespaces != nil && !p.namespaces.matchString(s.account.Namespace),
-		p.notNamespaces.matchString(s.account.Namespace):
+	case p.namespaces != nil && !p.namespaces.matchBytes(s.namespace),
+		p.notNamespaces.matchBytes(s.namespace):
 		return false
 	case p.src != nil && !p.src.contains(s.src), p.notSrc.contains(s.src):
 		return false

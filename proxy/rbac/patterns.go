@@ -38,27 +38,12 @@ func newStringSet(list []StringMatch) *stringSet {
 	return s
 }
 
-// matchString reports whether any pattern fits v.
-func (s *stringSet) matchString(v string) bool {
-	if s == nil {
-		return false
-	}
-	if s.presence && v != "" {
-		return true
-	}
-	if _, ok := s.exact[v]; ok {
-		return true
-	}
-	for i := range s.patterns {
-		if s.patterns[i].fits(v) {
-			return true
-		}
-	}
-	return false
-}
+// matchString is matchBytes for what is not asked for each connection: it may
+// allocate.
+func (s *stringSet) matchString(v string) bool { return s.matchBytes([]byte(v)) }
 
-// matchBytes is matchString for a value that exists only as bytes. None of
-// its conversions allocates.
+// matchBytes reports whether any pattern fits v. None of its conversions
+// allocates.
 func (s *stringSet) matchBytes(v []byte) bool {
 	if s == nil {
 		return false
@@ -70,7 +55,7 @@ func (s *stringSet) matchBytes(v []byte) bool {
 		return true
 	}
 	for i := range s.patterns {
-		if s.patterns[i].fitsBytes(v) {
+		if s.patterns[i].fits(v) {
 			return true
 		}
 	}
@@ -78,14 +63,7 @@ func (s *stringSet) matchBytes(v []byte) bool {
 }
 
 // fits reports whether v begins or ends as m demands.
-func (m *StringMatch) fits(v string) bool {
-	if m.Kind == Prefix {
-		return strings.HasPrefix(v, m.Value)
-	}
-	return m.Kind == Suffix && strings.HasSuffix(v, m.Value)
-}
-
-func (m *StringMatch) fitsBytes(v []byte) bool {
+func (m *StringMatch) fits(v []byte) bool {
 	n := len(m.Value)
 	if len(v) < n {
 		return false

@@ -111,7 +111,8 @@ type Match struct {
 
 // A ServiceAccountMatch names one Kubernetes service account.
 type ServiceAccountMatch struct {
-	Namespace, ServiceAccount string
+	Namespace      string `json:"namespace"`
+	ServiceAccount string `json:"serviceAccount"`
 }
 
 // A StringKind is the way in which a StringMatch compares.

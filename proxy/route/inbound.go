@@ -2,7 +2,6 @@ package route
 
 import (
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -132,23 +131,25 @@ func (r *InboundRequest) toService(s *workload.Store, a Authority) (InboundDecis
 // endpointPort translates a port of a service to that of a workload: by its
 // own word, else the service's. It is 0 if neither tells.
 func endpointPort(s *workload.Store, svc *workload.Service, w *workload.Workload, port uint16) uint16 {
-	if target, ok := portsOf(s, svc, w)[port]; ok {
+	ports, _ := portsOf(s, svc, w)
+	if target, ok := ports[port]; ok {
 		return target
 	}
 	return svc.Ports[port]
 }
 
-// portsOf returns the ports that a workload has as an endpoint of a service.
-func portsOf(s *workload.Store, svc *workload.Service, w *workload.Workload) workload.PortMap {
-	if ports, ok := w.Services[svc.Key()]; ok {
-		return ports
+// portsOf returns the ports that a workload has as an endpoint of a service. ok
+// is false if it is none.
+func portsOf(s *workload.Store, svc *workload.Service, w *workload.Workload) (ports workload.PortMap, ok bool) {
+	if ports, ok = w.Services[svc.Key()]; ok {
+		return ports, true
 	}
 	for _, e := range s.Endpoints(svc) {
 		if e.Workload.UID == w.UID {
-			return e.Ports
+			return e.Ports, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // waypointOf reports whether the local workload is the waypoint of whoever has
@@ -235,7 +236,10 @@ func GuessService(s *workload.Store, local *workload.Workload, candidates []*wor
 		}
 	}
 	for _, svc := range candidates {
-		if hasTarget(svc.Ports, port) || hasTarget(portsOf(s, svc, local), port) {
+		if hasTarget(svc.Ports, port) {
+			return svc
+		}
+		if own, _ := portsOf(s, svc, local); hasTarget(own, port) {
 			return svc
 		}
 	}
@@ -244,7 +248,7 @@ func GuessService(s *workload.Store, local *workload.Workload, candidates []*wor
 
 // hasTarget reports whether any port stands for this one.
 func hasTarget(ports workload.PortMap, port uint16) bool {
-	for target := range maps.Values(ports) {
+	for _, target := range ports {
 		if target == port {
 			return true
 		}

@@ -3,11 +3,24 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"ztunnel/proxy/workload"
+	"ztunnel/telemetry/connection"
 )
+
+// The metric has a reason of its own for each of ours.
+func TestReasons(t *testing.T) {
+	for _, reason := range []string{
+		ReasonBadAuthority, ReasonIPMismatch, ReasonUnknownHost, ReasonNoHealthyUpstream, ReasonNoRoute, ReasonUnknownWaypoint, ReasonSelfCall,
+	} {
+		if !slices.Contains(connection.Reasons(), connection.Reason(reason)) {
+			t.Errorf("reason %q is not one of %q", reason, connection.Reasons())
+		}
+	}
+}
 
 // describeInbound renders a decision on one line.
 func describeInbound(d InboundDecision, err *InboundError) string {

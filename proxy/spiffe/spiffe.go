@@ -70,14 +70,16 @@ func (id ID) Principal() string {
 	return id.TrustDomain + "/ns/" + id.Namespace + "/sa/" + id.ServiceAccount
 }
 
+// AppendPrincipal appends what Principal returns to b.
+func (id ID) AppendPrincipal(b []byte) []byte {
+	b = append(append(b, id.TrustDomain...), "/ns/"...)
+	b = append(append(b, id.Namespace...), "/sa/"...)
+	return append(b, id.ServiceAccount...)
+}
+
 // AppendText appends the full form to b. The error is always nil.
 func (id ID) AppendText(b []byte) ([]byte, error) {
-	b = append(b, scheme...)
-	b = append(b, id.TrustDomain...)
-	b = append(b, "/ns/"...)
-	b = append(b, id.Namespace...)
-	b = append(b, "/sa/"...)
-	return append(b, id.ServiceAccount...), nil
+	return id.AppendPrincipal(append(b, scheme...)), nil
 }
 
 // MarshalText returns the full form. The error is always nil.

@@ -109,13 +109,14 @@ func (t records[K]) best(key K) *record {
 
 func (t records[K]) add(key K, r *record) { t[key] = append(t[key], r) }
 
-func (t records[K]) remove(key K, r *record) {
-	list := deleteOne(t[key], r)
+// removeOne removes the first v of a key, and the key with its last value.
+func removeOne[K, V comparable](table map[K][]V, key K, v V) {
+	list := deleteOne(table[key], v)
 	if len(list) == 0 {
-		delete(t, key)
+		delete(table, key)
 		return
 	}
-	t[key] = list
+	table[key] = list
 }
 
 // deleteOne removes the first v and keeps the order.
@@ -186,10 +187,10 @@ func (ix *index) unlink(r *record) {
 		}
 	}
 	if r.w.Hostname != "" {
-		ix.byHostname.remove(NamespacedHostname{Namespace: r.w.Namespace, Hostname: r.w.Hostname}, r)
+		removeOne(ix.byHostname, NamespacedHostname{Namespace: r.w.Namespace, Hostname: r.w.Hostname}, r)
 	}
 	if ix.isLocal(r.w) {
-		ix.byInfo.remove(r.w.info(), r)
+		removeOne(ix.byInfo, r.w.info(), r)
 	}
 }
 

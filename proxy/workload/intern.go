@@ -2,8 +2,8 @@ package workload
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
-	"strings"
 )
 
 // internLimit is how many values of a kind an Interner remembers. Beyond that it forgets all and begins anew: sharing gets
@@ -64,18 +64,8 @@ func (in *Interner) serviceMap(m map[NamespacedHostname]PortMap) map[NamespacedH
 	if in == nil || len(m) == 0 {
 		return m
 	}
-	keys := make([]NamespacedHostname, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b NamespacedHostname) int {
-		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Hostname, b.Hostname)
-	})
 	b := in.key[:0]
-	for _, key := range keys {
+	for _, key := range slices.SortedFunc(maps.Keys(m), NamespacedHostname.compare) {
 		for _, s := range []string{key.Namespace, key.Hostname} {
 			b = binary.AppendUvarint(b, uint64(len(s)))
 			b = append(b, s...)
@@ -98,13 +88,12 @@ func (in *Interner) serviceMap(m map[NamespacedHostname]PortMap) map[NamespacedH
 
 // appendPorts appends an unambiguous form of the map: its pairs in order.
 func appendPorts(b []byte, m PortMap) []byte {
-	start := len(b)
 	pairs := make([]uint32, 0, 16)
 	for from, to := range m {
 		pairs = append(pairs, uint32(from)<<16|uint32(to))
 	}
 	slices.Sort(pairs)
-	b = slices.Grow(b[:start], 4*len(pairs))
+	b = slices.Grow(b, 4*len(pairs))
 	for _, p := range pairs {
 		b = binary.BigEndian.AppendUint32(b, p)
 	}

@@ -301,6 +301,7 @@ func TestStoreModel(t *testing.T) {
 		s.Apply(u)
 		for name, n := range map[string]int{
 			"byUID": len(s.ix.byUID), "byAddr": len(s.ix.byAddr), "overlap": len(s.ix.overlap),
+			"byHostname": len(s.ix.byHostname), "byInfo": len(s.ix.byInfo), "byHost": len(s.ix.byHost),
 			"services": len(s.ix.services), "byVIP": len(s.ix.byVIP), "cidrs": len(s.ix.cidrs), "static": len(s.ix.static),
 		} {
 			if n != 0 {

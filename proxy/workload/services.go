@@ -48,11 +48,7 @@ func (ix *index) removeService(key NamespacedHostname) bool {
 func (ix *index) putStatic(key NamespacedHostname, list []StaticEndpoint) {
 	e := ix.entry(key)
 	for _, s := range e.static {
-		if left := deleteOne(ix.static[s.WorkloadUID], e); len(left) > 0 {
-			ix.static[s.WorkloadUID] = left
-		} else {
-			delete(ix.static, s.WorkloadUID)
-		}
+		removeOne(ix.static, s.WorkloadUID, e)
 	}
 	e.static = list
 	for _, s := range list {
@@ -78,9 +74,9 @@ func (ix *index) linkService(e *entry) {
 }
 
 func (ix *index) unlinkService(e *entry) {
-	removeEntry(ix.byHost, e.svc.Hostname, e)
+	removeOne(ix.byHost, e.svc.Hostname, e)
 	for _, vip := range e.svc.VIPs {
-		removeEntry(ix.byVIP, vip, e)
+		removeOne(ix.byVIP, vip, e)
 	}
 	for _, c := range e.svc.CIDRVIPs {
 		r := ix.cidrs[c.Network]
@@ -101,15 +97,6 @@ func insertEntry(list []*entry, e *entry) []*entry {
 		return list
 	}
 	return slices.Insert(list, i, e)
-}
-
-func removeEntry[K comparable](table map[K][]*entry, key K, e *entry) {
-	list := deleteOne(table[key], e)
-	if len(list) == 0 {
-		delete(table, key)
-		return
-	}
-	table[key] = list
 }
 
 // ranges are the address ranges of one network. A lookup tries the prefix lengths in use: in practice a handful.
@@ -150,7 +137,7 @@ func (r *ranges) remove(p netip.Prefix, e *entry) {
 	if _, ok := r.entries[p]; !ok {
 		return
 	}
-	removeEntry(r.entries, p, e)
+	removeOne(r.entries, p, e)
 	if _, ok := r.entries[p]; ok {
 		return
 	}

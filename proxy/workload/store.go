@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -287,9 +286,7 @@ func (s *Store) ServicesOf(w *Workload) []*Service {
 		}
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(out, func(a, b *Service) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Hostname, b.Hostname))
-	})
+	slices.SortFunc(out, func(a, b *Service) int { return a.Key().compare(b.Key()) })
 	return out
 }
 

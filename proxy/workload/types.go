@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 
@@ -26,6 +27,10 @@ type NamespacedHostname struct {
 
 // String returns "NAMESPACE/HOSTNAME", which is also the service's resource name in xDS.
 func (n NamespacedHostname) String() string { return n.Namespace + "/" + n.Hostname }
+
+func (n NamespacedHostname) compare(o NamespacedHostname) int {
+	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Hostname, o.Hostname))
+}
 
 // ParseNamespacedHostname splits "NAMESPACE/HOSTNAME" at the first slash; ok is false when there is none.
 func ParseNamespacedHostname(s string) (n NamespacedHostname, ok bool) {

@@ -11,15 +11,12 @@ import (
 
 // tell says what one can do while everything stays up.
 func (w *world) tell(out io.Writer) {
-	user := ""
+	user, self := "", ""
 	if !initialUser() {
-		user = fmt.Sprintf("-t %d -U --preserve-credentials ", os.Getpid())
+		user, self = "-U --preserve-credentials ", fmt.Sprintf("-t %d ", os.Getpid())
 	}
-	in := func(m *member) string { return fmt.Sprintf("nsenter %s-t %d -n", user, m.zt.PID()) }
-	if user != "" {
-		in = func(m *member) string { return fmt.Sprintf("nsenter -t %d -U --preserve-credentials -n", m.zt.PID()) }
-	}
-	outside := fmt.Sprintf("nsenter %s--net=%s", user, w.outsider.Path())
+	in := func(m *member) string { return fmt.Sprintf("nsenter -t %d %s-n", m.zt.PID(), user) }
+	outside := fmt.Sprintf("nsenter %s%s--net=%s", self, user, w.outsider.Path())
 	web := netip.AddrPortFrom(serviceAddr, webService)
 	metrics := w.server.address()
 	admin := fmt.Sprintf("http://127.0.0.1:%d", mesh.AdminPort)
