@@ -252,10 +252,12 @@ func (s *Timeseries) body() panelJSON {
 
 func (t *Table) body() panelJSON {
 	p := t.panel("table", targetJSON{Instant: true, Format: "table"})
+	var fields []string
 	names, order := map[string]string{}, map[string]int{}
 	column := func(field, heading string) {
-		order[field] = len(order)
+		order[field] = len(fields)
 		names[field] = heading
+		fields = append(fields, field)
 	}
 	for _, c := range t.Labels {
 		column(c.Label, c.Heading)
@@ -270,7 +272,7 @@ func (t *Table) body() panelJSON {
 	}
 	p.Transformations = []objectJSON{
 		{"id": "merge", "options": objectJSON{}},
-		{"id": "filterFieldsByName", "options": objectJSON{"include": objectJSON{"names": slices.SortedFunc(maps.Keys(order), func(a, b string) int { return order[a] - order[b] })}}},
+		{"id": "filterFieldsByName", "options": objectJSON{"include": objectJSON{"names": fields}}},
 		{"id": "organize", "options": objectJSON{"indexByName": order, "renameByName": names}},
 	}
 	if len(t.Thresholds) > 0 {

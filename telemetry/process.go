@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"crypto/fips140"
 	"errors"
@@ -110,7 +111,7 @@ func registerOwn(meter metric.Meter, cfg *Config, push *pusher, log *slog.Logger
 	all = append(all, pushes)
 
 	started, now := cfg.Now(), cfg.Now
-	buildLabels := metric.WithAttributes(attribute.String("component", "ztunnel"), attribute.String("tag", or(cfg.IstioVersion, "unknown")))
+	buildLabels := metric.WithAttributes(attribute.String("component", "ztunnel"), attribute.String("tag", cmp.Or(cfg.IstioVersion, "unknown")))
 	infoLabels := metric.WithAttributes(cfg.Build.labels()...)
 	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(build, 1, buildLabels)
@@ -133,8 +134,8 @@ func (b *Build) labels() []attribute.KeyValue {
 		crypto = "fips140"
 	}
 	return []attribute.KeyValue{
-		attribute.String("version", or(b.Version, "unknown")), attribute.String("revision", or(b.Revision, "unknown")),
-		attribute.String("go_version", or(b.GoVersion, runtime.Version())), attribute.String("crypto", or(b.Crypto, crypto)),
+		attribute.String("version", cmp.Or(b.Version, "unknown")), attribute.String("revision", cmp.Or(b.Revision, "unknown")),
+		attribute.String("go_version", cmp.Or(b.GoVersion, runtime.Version())), attribute.String("crypto", cmp.Or(b.Crypto, crypto)),
 	}
 }
 

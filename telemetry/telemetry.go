@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,7 +186,7 @@ func (r *Resource) attributes(version string) *resource.Resource {
 	byName := map[string]string{}
 	maps.Copy(byName, r.More)
 	for name, value := range map[string]string{
-		"service.name": or(r.ServiceName, or(r.More["service.name"], "ztunnel")), "service.namespace": or(r.Namespace, "istio-system"),
+		"service.name": cmp.Or(r.ServiceName, r.More["service.name"], "ztunnel"), "service.namespace": cmp.Or(r.Namespace, "istio-system"),
 		"service.version": version, "k8s.node.name": r.Node, "k8s.pod.name": r.Pod,
 		"k8s.namespace.name": r.Namespace, "k8s.cluster.name": r.Cluster,
 	} {
@@ -198,11 +199,4 @@ func (r *Resource) attributes(version string) *resource.Resource {
 		kv = append(kv, attribute.String(name, value))
 	}
 	return resource.NewSchemaless(kv...)
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

@@ -5,7 +5,10 @@
 // It imports nothing of this module and holds no state.
 package catalog
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Type is the type of a metric as a scrape declares it.
 type Type string
@@ -46,25 +49,18 @@ func (m Metric) HelpLine() string {
 
 // All returns every metric, sorted by name.
 func All() []Metric {
-	var all []Metric
-	for _, part := range [][]Metric{traffic(), ownSeries(), build(), process(), goRuntime(), logging(), surface(), node(), hbone()} {
-		all = append(all, part...)
-	}
-	slices.SortFunc(all, func(a, b Metric) int {
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
-		}
-		return 0
-	})
+	all := unsorted()
+	slices.SortFunc(all, func(a, b Metric) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+func unsorted() []Metric {
+	return slices.Concat(traffic(), ownSeries(), build(), process(), goRuntime(), logging(), surface(), node(), hbone())
 }
 
 // Find returns the metric of that name, and whether there is one.
 func Find(name string) (Metric, bool) {
-	for _, m := range All() {
+	for _, m := range unsorted() {
 		if m.Name == name {
 			return m, true
 		}

@@ -30,9 +30,9 @@ const (
 	idleTimeout = 5 * time.Minute
 	// bodyTimeout bounds reading a request body that no page is interested in.
 	bodyTimeout = 5 * time.Second
-	// WriteTimeout bounds an answer from the end of its request header on. A
+	// writeTimeout bounds an answer from the end of its request header on. A
 	// page that takes longer extends it by ExtendWrite.
-	WriteTimeout = time.Minute
+	writeTimeout = time.Minute
 	// endTimeout is how long open requests may go on after the end of Serve's
 	// context.
 	endTimeout = 500 * time.Millisecond
@@ -227,7 +227,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // ExtendWrite gives an answer its time from now on, and extra in addition.
 func ExtendWrite(w http.ResponseWriter, extra time.Duration) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(WriteTimeout + extra)) // a connection without deadlines has none
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout + extra)) // a connection without deadlines has none
 }
 
 // limited closes connections beyond the limit of the server.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"ztunnel/telemetry/logging"
 )
 
 // The ways a read can come in: values of the label "transport".
@@ -82,7 +84,7 @@ func (a *audit) answered(ctx context.Context, by read, path string, status int, 
 		slog.String("path", path),
 		slog.Int("status", status),
 		slog.Uint64("bytes_sent", bytes),
-		slog.String("duration", strconv.FormatInt(duration.Milliseconds(), 10)+"ms"),
+		slog.String("duration", logging.Millis(duration)),
 		slog.String("scope", scopeFull))
 	a.log.LogAttrs(ctx, slog.LevelInfo, "read", attrs...)
 }

@@ -74,7 +74,6 @@ type Config struct {
 type Server struct {
 	exposure Exposure
 	metrics  http.Handler // not audited
-	log      *slog.Logger
 	audit    *audit
 	surfaces map[uint16]*Surface
 	ready    atomic.Bool
@@ -92,7 +91,6 @@ type Surface struct {
 
 	pages http.Handler
 	audit *audit
-	log   *slog.Logger
 	conns *httpd.Server
 }
 
@@ -119,7 +117,6 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		exposure: cfg.Exposure,
 		metrics:  metricsPages(cfg.Metrics),
-		log:      cfg.Log,
 		audit:    newAudit(cfg.Log),
 		surfaces: map[uint16]*Surface{},
 	}
@@ -138,7 +135,7 @@ func New(cfg Config) (*Server, error) {
 		default:
 			return nil, fmt.Errorf("telemetry surface %q is unknown, expected metrics, profiles or connections", name)
 		}
-		f.audit, f.log = s.audit, cfg.Log
+		f.audit = s.audit
 		s.surfaces[f.Port] = f
 	}
 	for _, f := range s.surfaces {
