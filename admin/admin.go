@@ -11,14 +11,11 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"html/template"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -126,31 +123,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // moment for open requests.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	return httpd.New(httpd.Config{Component: "admin", Handler: s, Log: s.cfg.Log}).Serve(ctx, listeners...)
-}
-
-// Listen opens the listeners of the admin server: IPv4 loopback, and IPv6
-// loopback if ipv6 says so and the system has it. A port that is in use is an
-// error.
-func Listen(ctx context.Context, port uint16, ipv6 bool) ([]net.Listener, error) {
-	v4, err := httpd.Listen(ctx, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port))
-	if err != nil {
-		return nil, fmt.Errorf("admin server: %w", err)
-	}
-	if !ipv6 || !hasLoopback6() {
-		return []net.Listener{v4}, nil
-	}
-	v6, err := httpd.Listen(ctx, netip.AddrPortFrom(netip.IPv6Loopback(), port))
-	if err != nil {
-		v4.Close()
-		return nil, fmt.Errorf("admin server: %w", err)
-	}
-	return []net.Listener{v4, v6}, nil
-}
-
-// hasLoopback6 tells whether IPv6 is on for the loopback interface.
-func hasLoopback6() bool {
-	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
-	return err == nil && strings.TrimSpace(string(b)) != "1"
 }
 
 var indexTemplate = template.Must(template.New("index").Parse(`<!DOCTYPE html>

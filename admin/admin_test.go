@@ -8,7 +8,6 @@ import (
 	"flag"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"ztunnel/telemetry/httpd"
 	"ztunnel/telemetry/logging"
 	"ztunnel/telemetry/profiles"
 )
@@ -55,12 +55,12 @@ func newFixture(t *testing.T) *fixture {
 		Metrics:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "istio_build 1\n") }),
 		Version:  map[string]string{"version": "1.0", "goVersion": "go1"},
 	})
-	lns, err := Listen(t.Context(), 0, false)
+	ln, err := httpd.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.url = "http://" + lns[0].Addr().String()
-	serveUntilEnd(t, func(ctx context.Context) error { return f.Serve(ctx, lns...) })
+	f.url = "http://" + ln.Addr().String()
+	serveUntilEnd(t, func(ctx context.Context) error { return f.Serve(ctx, ln) })
 	return f
 }
 
@@ -286,31 +286,6 @@ func TestCerts(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, words); diff != "" {
 		t.Errorf("certificates differ (-want +got):\n%s", diff)
-	}
-}
-
-func TestListen(t *testing.T) {
-	lns, err := Listen(t.Context(), 0, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, ln := range lns {
-		defer ln.Close()
-		if addr := netip.MustParseAddrPort(ln.Addr().String()); !addr.Addr().IsLoopback() {
-			t.Errorf("listens on %v, want loopback", addr)
-		}
-	}
-	if want := map[bool]int{false: 1, true: 2}[hasLoopback6()]; len(lns) != want {
-		t.Errorf("%d listeners, want %d", len(lns), want)
-	}
-	_, portText, _ := net.SplitHostPort(lns[0].Addr().String())
-	port, _ := strconv.Atoi(portText)
-	again, err := Listen(t.Context(), uint16(port), true)
-	if err == nil || !strings.Contains(err.Error(), "admin server: bind 127.0.0.1:"+portText) {
-		for _, ln := range again {
-			ln.Close()
-		}
-		t.Errorf("Listen = %v, want an error with the address", err)
 	}
 }
 

@@ -101,13 +101,6 @@ func (r *Readiness) Drain() {
 	r.draining = true
 }
 
-// Pending are the names of the tasks that are not complete, sorted.
-func (r *Readiness) Pending() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.pending()
-}
-
 // Ready tells whether the process is ready.
 func (r *Readiness) Ready() bool {
 	r.mu.Lock()
@@ -115,6 +108,7 @@ func (r *Readiness) Ready() bool {
 	return !r.draining && len(r.pending()) == 0
 }
 
+// pending are the names of the tasks that are not complete, sorted.
 func (r *Readiness) pending() []string {
 	names := []string{}
 	for _, name := range slices.Sorted(maps.Keys(r.tasks)) {

@@ -13,7 +13,6 @@ package proxy
 import (
 	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/hbone"
@@ -36,10 +35,6 @@ type Node struct {
 	ClientHBONE  *hbone.Config // of tunnels that are dialled
 	// Log returns the logger of a scope.
 	Log func(scope string) *slog.Logger
-
-	// WorkloadWait is how long a connection waits for the record of its pod;
-	// zero means the reference's 5 s.
-	WorkloadWait time.Duration
 
 	workers  worker.Pool  // run the set-up of connections
 	panics   atomic.Int64 // recovered in connections

@@ -65,13 +65,12 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 		KeepSource: transparent, Baggage: n.Config.ResponseBaggage, LocalhostAppTunnel: n.Config.LocalhostAppTunnel,
 		Store: n.Store, Policies: n.Policies, Certificates: n.Certificates, Sockets: c.Sockets,
 		HBONE: n.ServerHBONE, Live: &p.live, Recorder: n.Recorder, Surface: c.Surface,
-		Panics: &n.panics, Log: n.Log("proxy::inbound"), WorkloadWait: n.WorkloadWait,
+		Panics: &n.panics, Log: n.Log("proxy::inbound"),
 	})
 	p.outbound = outbound.New(outbound.Config{
 		Workload: c.Workload, Network: n.Config.Network, IllegalPorts: n.Config.IllegalPorts, IPv6: n.Config.IPv6,
 		Store: n.Store, Sockets: c.Sockets, Pool: p.pool, Inner: dialer, Resolver: net.DefaultResolver,
 		Live: &p.live, Go: n.Go, Recorder: n.Recorder, Panics: &n.panics, Log: n.Log("proxy::outbound"),
-		WorkloadWait: n.WorkloadWait,
 	})
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"ztunnel/proxy/inbound"
@@ -96,10 +97,4 @@ func (v *virtualPort) Serve(ctx context.Context, conn net.Conn, src netip.AddrPo
 }
 
 // principal is a SPIFFE URI as policies write it.
-func principal(uri string) string {
-	const scheme = "spiffe://"
-	if len(uri) > len(scheme) && uri[:len(scheme)] == scheme {
-		return uri[len(scheme):]
-	}
-	return uri
-}
+func principal(uri string) string { return strings.TrimPrefix(uri, "spiffe://") }

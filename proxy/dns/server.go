@@ -80,14 +80,14 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 	for _, addr := range c.Addrs {
 		packets, err := lc.ListenPacket(ctx, "udp", addr.String())
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("failed to bind to address %s: %w", addr, err), s.close())
+			return nil, errors.Join(fmt.Errorf("failed to bind to address %s: %w", addr, err), s.Close())
 		}
 		s.sockets = append(s.sockets, &dns.Server{
 			PacketConn: packets, Handler: s, UDPSize: maxQuery, MsgAcceptFunc: accept,
 		})
 		streams, err := lc.Listen(ctx, "tcp", addr.String())
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("failed to bind to address %s: %w", addr, err), s.close())
+			return nil, errors.Join(fmt.Errorf("failed to bind to address %s: %w", addr, err), s.Close())
 		}
 		s.sockets = append(s.sockets, &dns.Server{
 			Listener: netutil.LimitListener(streams, maxConns), Handler: s, MaxTCPQueries: maxTCPQueries,
@@ -98,7 +98,9 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) close() error {
+// Close closes the sockets of a server that is not served. Serve does so
+// itself.
+func (s *Server) Close() error {
 	s.end()
 	var errs []error
 	for _, socket := range s.sockets {
@@ -114,10 +116,6 @@ func (s *Server) close() error {
 
 // Refused is how many queries were turned away because too many were waiting.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
-
-// Close closes the sockets of a server that is not served. Serve does so
-// itself.
-func (s *Server) Close() error { return s.close() }
 
 // Serve answers queries until ctx ends; then it closes all sockets, gives up
 // the queries that wait for an answer, and returns when nothing of it is left.
@@ -137,7 +135,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		// Fails for a socket that was not yet served, which the close below ends.
 		_ = socket.ShutdownContext(context.WithoutCancel(ctx))
 	}
-	_ = s.close() // most are closed already
+	_ = s.Close() // most are closed already
 	serving.Wait()
 	if err != nil {
 		return fmt.Errorf("serve dns: %w", err)

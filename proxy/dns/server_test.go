@@ -12,6 +12,8 @@ import (
 
 	"github.com/miekg/dns"
 	"go.uber.org/goleak"
+
+	"ztunnel/proxy/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -158,17 +160,6 @@ func silent(t *testing.T) (netip.AddrPort, *atomic.Int64) {
 	return netip.MustParseAddrPort(packets.LocalAddr().String()), got
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("it never came true: %s", what)
-		}
-	}
-}
-
 // A resolver that does not answer holds neither the end of the server nor more
 // sockets than it may.
 func TestServe_EndsWhileQueriesWait(t *testing.T) {
@@ -189,7 +180,7 @@ func TestServe_EndsWhileQueriesWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "all sockets to the resolver are in use, and queries wait", func() bool {
+	proxytest.Until(t, "all sockets to the resolver are in use, and queries wait", func() bool {
 		for range 10 {
 			_, _ = client.Write(query)
 		}
@@ -198,7 +189,7 @@ func TestServe_EndsWhileQueriesWait(t *testing.T) {
 	if n := len(s.upstream); n != maxSockets {
 		t.Errorf("%d sockets to the resolver, want %d", n, maxSockets)
 	}
-	until(t, "the limit of queries is reached", func() bool {
+	proxytest.Until(t, "the limit of queries is reached", func() bool {
 		for range 10 {
 			_, _ = client.Write(query)
 		}

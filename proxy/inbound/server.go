@@ -116,24 +116,22 @@ func New(c Config) *Server {
 // ServeHBONE takes tunnels from ln until it is closed, and returns when all of
 // them and their streams have ended. Cancelling ctx ends them at once.
 func (s *Server) ServeHBONE(ctx context.Context, ln *net.TCPListener) error {
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
-	stop := context.AfterFunc(ctx, func() { s.Live.EndAll(context.Cause(ctx)) })
-	defer stop()
-	return socket.Accept(ctx, ln, s.Log, func(conn *net.TCPConn) {
-		handlers.Go(func() { s.handleTunnel(ctx, conn) })
-	})
+	return s.serve(ctx, ln, s.handleTunnel)
 }
 
 // ServePlaintext takes redirected connections from ln until it is closed, and
 // returns when all of them have ended. Cancelling ctx ends them at once.
 func (s *Server) ServePlaintext(ctx context.Context, ln *net.TCPListener) error {
+	return s.serve(ctx, ln, s.handlePlaintext)
+}
+
+func (s *Server) serve(ctx context.Context, ln *net.TCPListener, handle func(context.Context, *net.TCPConn)) error {
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	stop := context.AfterFunc(ctx, func() { s.Live.EndAll(context.Cause(ctx)) })
 	defer stop()
 	return socket.Accept(ctx, ln, s.Log, func(conn *net.TCPConn) {
-		handlers.Go(func() { s.handlePlaintext(ctx, conn) })
+		handlers.Go(func() { handle(ctx, conn) })
 	})
 }
 

@@ -95,7 +95,7 @@ func TestFailure_NoHTTP2(t *testing.T) {
 		_, _ = conn.Read(make([]byte, 1))
 	})
 	_ = proxytest.Ended(p.connect(t, at(80)))
-	p.failed(t, connection.FlagH2, "h")
+	p.failed(t, connection.FlagH2, "h2 failed: ")
 }
 
 func TestFailure_Status(t *testing.T) {

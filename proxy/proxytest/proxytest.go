@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -96,16 +97,16 @@ func write(b *strings.Builder, a slog.Attr) {
 func (l *Log) find(parts []string) (string, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-next:
 	for _, line := range l.lines {
-		for _, part := range parts {
-			if !strings.Contains(line, part) {
-				continue next
-			}
+		if hasAll(line, parts) {
+			return line, nil
 		}
-		return line, nil
 	}
 	return "", l.changed
+}
+
+func hasAll(line string, parts []string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
 }
 
 // Wait returns the first line that has all parts, and waits for it.
@@ -134,12 +135,10 @@ func (l *Log) Has(parts ...string) bool {
 
 // Count is how many lines have all parts.
 func (l *Log) Count(parts ...string) (n int) {
-	for line := range strings.SplitSeq(l.String(), "\n") {
-		has := true
-		for _, part := range parts {
-			has = has && strings.Contains(line, part)
-		}
-		if has {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if hasAll(line, parts) {
 			n++
 		}
 	}
