@@ -7,5 +7,7 @@ cd "$(dirname "$0")"
 for f in workloadapi/workload.proto securityapi/authorization.proto zdsapi/zds.proto; do
 	protoc --proto_path=. --go_out=. --go_opt=paths=source_relative "$f"
 done
-protoc --proto_path=. --go_out=. --go_opt=paths=source_relative \
-	--go-grpc_out=. --go-grpc_opt=paths=source_relative caapi/ca.proto
+for f in caapi/ca.proto discoveryapi/discovery.proto; do
+	protoc --proto_path=. --go_out=. --go_opt=paths=source_relative \
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative "$f"
+done
