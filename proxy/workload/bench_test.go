@@ -12,6 +12,7 @@ import (
 func bigUpdate(pods int) Update {
 	var u Update
 	in := NewInterner()
+	var services map[NamespacedHostname]PortMap
 	for i := range pods {
 		n := i / 50
 		key := NamespacedHostname{fmt.Sprint("ns", n%100), fmt.Sprintf("svc-%d.ns%d.svc.cluster.local", n, n%100)}
@@ -19,13 +20,14 @@ func bigUpdate(pods int) Update {
 			s := service(key)
 			s.VIPs = []NetworkAddress{{Addr: netip.AddrFrom4([4]byte{10, 96, byte(n >> 8), byte(n)})}}
 			u.Services = append(u.Services, s)
+			services = map[NamespacedHostname]PortMap{key: {80: 8080, 443: 8443}}
 		}
 		uid := fmt.Sprintf("Kubernetes//Pod/ns%d/pod-%d", n%100, i)
 		u.Workloads = append(u.Workloads, &Workload{
 			UID: uid, Name: fmt.Sprint("pod-", i), Namespace: in.string(key.Namespace), TrustDomain: "cluster.local", ServiceAccount: "default",
 			Node: in.string(fmt.Sprint("node", i%500)), ClusterID: "Kubernetes", Protocol: HBONE, Capacity: 1, WorkloadType: "pod",
 			Addrs:    []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})},
-			Services: in.serviceMap(map[NamespacedHostname]PortMap{key: {80: 8080, 443: 8443}}),
+			Services: services,
 		})
 	}
 	return u

@@ -25,7 +25,7 @@ func (c client) shares(svc *Service) bool { return c.known && svc.Namespace == c
 func (s *Store) ServiceByVIP(network string, addr netip.Addr, clientNamespace string, hasClient bool) *Service {
 	c := client{namespace: clientNamespace, known: hasClient}
 	s.mu.RLock()
-	svc, hidden := choose(s.ix.byVIP[NetworkAddress{Network: network, Addr: addr}], c)
+	svc, hidden := choose(s.ix.byVIP.get(NetworkAddress{Network: network, Addr: addr}), c)
 	if svc == nil {
 		if r := s.ix.cidrs[network]; r != nil {
 			svc = r.choose(addr, c)

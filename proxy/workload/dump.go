@@ -315,7 +315,7 @@ func (e *entry) dump(accepted func(Status) bool) map[string]EndpointDump {
 		}
 	}
 	for i := range e.members {
-		m := &e.members[i]
+		m := e.members[i].endpoint()
 		delete(out, m.Workload.UID)
 		if accepted(m.Status) {
 			out[m.Workload.UID] = EndpointDump{Port: m.Ports, Status: m.Status, WorkloadUID: m.Workload.UID}

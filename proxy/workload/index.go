@@ -2,6 +2,7 @@ package workload
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,15 +14,18 @@ type index struct {
 	node string
 	seq  uint64 // counts stored workloads and services, for "stored last" and "stored first"
 
+	batch    uint32 // counts the lists that were looked at for changes; the writer's alone, as those of records and entries
+	collided bool   // a record got an address or name that another one has
+
 	byUID      map[string]*record
-	byAddr     map[NetworkAddress]*record   // the best one of each address
+	byAddr     addresses[*record]           // the best one of each address
 	overlap    map[NetworkAddress][]*record // all of them, for addresses with more than one
 	byHostname records[NamespacedHostname]  // workloads that have a hostname
 	byInfo     records[Info]                // local workloads
 
 	services map[NamespacedHostname]*entry // known services, and those that only endpoints speak of
 	byHost   map[string][]*entry           // known services, in the order of their first storing
-	byVIP    map[NetworkAddress][]*entry   // the same
+	byVIP    addresses[[]*entry]           // the same
 	cidrs    map[string]*ranges            // by network
 	static   map[string][]*entry           // entries whose static endpoints name this workload
 }
@@ -31,6 +35,8 @@ type record struct {
 	w    *Workload
 	seq  uint64 // when it was stored
 	refs []ref  // one for each of w.Services
+
+	batch uint32 // see index
 }
 
 // ref says where a record stands among the members of an entry.
@@ -48,29 +54,40 @@ type entry struct {
 	members   []member
 	static    []StaticEndpoint
 	endpoints atomic.Pointer[[]Endpoint] // made by the first reader after a change
+
+	batch uint32 // see index
 }
 
-// member is one workload among the endpoints of an entry, in the form in which readers get it.
+// member is one workload among the endpoints of an entry.
 type member struct {
-	Endpoint
-	r *record
+	r     *record
+	ports PortMap
 }
 
-func newIndex(node string) *index {
+// endpoint is the member in the form in which readers get it.
+func (m member) endpoint() Endpoint {
+	return Endpoint{Workload: m.r.w, Ports: m.ports, Status: m.r.w.Status}
+}
+
+// newIndex returns an empty index with room for so many workloads and services, so that the first batch, which is the
+// whole mesh, does not grow its tables step by step.
+func newIndex(node string, workloads, services int) *index {
 	return &index{
 		node:       node,
-		byUID:      make(map[string]*record),
-		byAddr:     make(map[NetworkAddress]*record),
+		byUID:      make(map[string]*record, workloads),
+		byAddr:     make(addresses[*record]),
 		overlap:    make(map[NetworkAddress][]*record),
 		byHostname: make(records[NamespacedHostname]),
 		byInfo:     make(records[Info]),
-		services:   make(map[NamespacedHostname]*entry),
-		byHost:     make(map[string][]*entry),
-		byVIP:      make(map[NetworkAddress][]*entry),
+		services:   make(map[NamespacedHostname]*entry, services),
+		byHost:     make(map[string][]*entry, services),
+		byVIP:      make(addresses[[]*entry]),
 		cidrs:      make(map[string]*ranges),
 		static:     make(map[string][]*entry),
 	}
 }
+
+func (ix *index) empty() bool { return len(ix.byUID) == 0 && len(ix.services) == 0 }
 
 func (r *record) workload() *Workload {
 	if r == nil {
@@ -107,7 +124,11 @@ func (t records[K]) best(key K) *record {
 	return slices.MaxFunc(list, compareRecords)
 }
 
-func (t records[K]) add(key K, r *record) { t[key] = append(t[key], r) }
+// add returns whether there are others of this key.
+func (t records[K]) add(key K, r *record) (shared bool) {
+	t[key] = append(t[key], r)
+	return len(t[key]) > 1
+}
 
 // removeOne removes the first v of a key, and the key with its last value.
 func removeOne[K, V comparable](table map[K][]V, key K, v V) {
@@ -131,24 +152,46 @@ func (ix *index) local(info Info) *Workload { return ix.byInfo.best(info).worklo
 
 func (ix *index) isLocal(w *Workload) bool { return ix.node == "" || ix.node == w.Node }
 
-func (w *Workload) info() Info {
+func (w *Workload) hostname() NamespacedHostname {
+	return NamespacedHostname{Namespace: w.Namespace, Hostname: w.Hostname}
+}
+
+// Info returns the name, namespace and service account.
+func (w *Workload) Info() Info {
 	return Info{Name: w.Name, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
 }
 
 // putWorkload stores w in place of any workload with its UID.
 func (ix *index) putWorkload(w *Workload) {
+	ix.seq++
 	r := ix.byUID[w.UID]
 	if r == nil {
-		r = &record{}
+		r = &record{w: w, seq: ix.seq}
 		ix.byUID[w.UID] = r
+		ix.linkAddrs(r)
+		ix.linkNames(r)
 	} else {
-		ix.unlink(r)
+		ix.byUID[w.UID] = r // lets go of the former string
+		ix.replaceWorkload(r, w)
 	}
-	ix.seq++
-	r.w, r.seq = w, ix.seq
-	ix.link(r)
 	ix.join(r)
 	ix.touchStatic(w.UID)
+}
+
+// replaceWorkload makes w the workload of the record. Most updates change no address, and leave those tables alone.
+func (ix *index) replaceWorkload(r *record, w *Workload) {
+	stays := r.w.Network == w.Network && r.w.NetworkMode == w.NetworkMode && slices.Equal(r.w.Addrs, w.Addrs)
+	if !stays {
+		ix.unlinkAddrs(r)
+	}
+	ix.unlinkNames(r)
+	r.w, r.seq = w, ix.seq
+	if !stays {
+		ix.linkAddrs(r)
+	} else if len(ix.overlap) > 0 {
+		ix.rerank(r)
+	}
+	ix.linkNames(r)
 }
 
 func (ix *index) removeWorkload(uid string) bool {
@@ -156,7 +199,8 @@ func (ix *index) removeWorkload(uid string) bool {
 	if r == nil {
 		return false
 	}
-	ix.unlink(r)
+	ix.unlinkAddrs(r)
+	ix.unlinkNames(r)
 	for len(r.refs) > 0 {
 		ix.leave(r, len(r.refs)-1)
 	}
@@ -165,41 +209,68 @@ func (ix *index) removeWorkload(uid string) bool {
 	return true
 }
 
-// link enters the record in the tables that find workloads; unlink is the reverse, by what is stored.
-func (ix *index) link(r *record) {
-	if r.w.NetworkMode != HostNetwork {
-		for _, addr := range r.w.Addrs {
-			ix.linkAddr(NetworkAddress{Network: r.w.Network, Addr: addr}, r)
+// addrs are the addresses by which the record is found.
+func (r *record) addrs() iter.Seq[NetworkAddress] {
+	return func(yield func(NetworkAddress) bool) {
+		if r.w.NetworkMode == HostNetwork {
+			return
 		}
-	}
-	if r.w.Hostname != "" {
-		ix.byHostname.add(NamespacedHostname{Namespace: r.w.Namespace, Hostname: r.w.Hostname}, r)
-	}
-	if ix.isLocal(r.w) {
-		ix.byInfo.add(r.w.info(), r)
+		for _, addr := range r.w.Addrs {
+			if !yield(NetworkAddress{Network: r.w.Network, Addr: addr}) {
+				return
+			}
+		}
 	}
 }
 
-func (ix *index) unlink(r *record) {
-	if r.w.NetworkMode != HostNetwork {
-		for _, addr := range r.w.Addrs {
-			ix.unlinkAddr(NetworkAddress{Network: r.w.Network, Addr: addr}, r)
+// linkAddrs enters the record in the tables by address; unlinkAddrs is the reverse, by what is stored.
+func (ix *index) linkAddrs(r *record) {
+	for key := range r.addrs() {
+		ix.linkAddr(key, r)
+	}
+}
+
+func (ix *index) unlinkAddrs(r *record) {
+	for key := range r.addrs() {
+		ix.unlinkAddr(key, r)
+	}
+}
+
+// rerank chooses anew where the record shares an address, for its rank may be another one.
+func (ix *index) rerank(r *record) {
+	for key := range r.addrs() {
+		if list := ix.overlap[key]; list != nil {
+			ix.byAddr.put(key, slices.MaxFunc(list, compareRecords))
 		}
 	}
+}
+
+// linkNames enters the record in the tables by name; unlinkNames is the reverse, by what is stored.
+func (ix *index) linkNames(r *record) {
+	if r.w.Hostname != "" && ix.byHostname.add(r.w.hostname(), r) {
+		ix.collided = true
+	}
+	if ix.isLocal(r.w) && ix.byInfo.add(r.w.Info(), r) {
+		ix.collided = true
+	}
+}
+
+func (ix *index) unlinkNames(r *record) {
 	if r.w.Hostname != "" {
-		removeOne(ix.byHostname, NamespacedHostname{Namespace: r.w.Namespace, Hostname: r.w.Hostname}, r)
+		removeOne(ix.byHostname, r.w.hostname(), r)
 	}
 	if ix.isLocal(r.w) {
-		removeOne(ix.byInfo, r.w.info(), r)
+		removeOne(ix.byInfo, r.w.Info(), r)
 	}
 }
 
 func (ix *index) linkAddr(key NetworkAddress, r *record) {
-	first := ix.byAddr[key]
+	first := ix.byAddr.get(key)
 	if first == nil || first == r {
-		ix.byAddr[key] = r
+		ix.byAddr.put(key, r)
 		return
 	}
+	ix.collided = true
 	list := ix.overlap[key]
 	if list == nil {
 		list = []*record{first}
@@ -208,25 +279,25 @@ func (ix *index) linkAddr(key NetworkAddress, r *record) {
 		list = append(list, r)
 	}
 	ix.overlap[key] = list
-	ix.byAddr[key] = slices.MaxFunc(list, compareRecords)
+	ix.byAddr.put(key, slices.MaxFunc(list, compareRecords))
 }
 
 func (ix *index) unlinkAddr(key NetworkAddress, r *record) {
 	list := ix.overlap[key]
 	if list == nil {
-		if ix.byAddr[key] == r {
-			delete(ix.byAddr, key)
+		if ix.byAddr.get(key) == r {
+			ix.byAddr.remove(key)
 		}
 		return
 	}
 	list = deleteOne(list, r)
 	if len(list) == 1 {
 		delete(ix.overlap, key)
-		ix.byAddr[key] = list[0]
+		ix.byAddr.put(key, list[0])
 		return
 	}
 	ix.overlap[key] = list
-	ix.byAddr[key] = slices.MaxFunc(list, compareRecords)
+	ix.byAddr.put(key, slices.MaxFunc(list, compareRecords))
 }
 
 // join brings the record's memberships in line with the services of its workload.
@@ -254,7 +325,7 @@ func (ix *index) join(r *record) {
 
 // member is the record in its role as endpoint of a service.
 func (r *record) member(key NamespacedHostname) member {
-	return member{Endpoint: Endpoint{Workload: r.w, Ports: r.w.Services[key], Status: r.w.Status}, r: r}
+	return member{r: r, ports: r.w.Services[key]}
 }
 
 // leave ends the i-th membership of the record: the last member takes its place.
@@ -303,8 +374,8 @@ func (ix *index) touchStatic(uid string) {
 func (ix *index) endpointsOf(e *entry) []Endpoint {
 	list := make([]Endpoint, 0, len(e.members)+len(e.static))
 	for i := range e.members {
-		if m := &e.members[i]; e.svc.Accepts(m.Status) {
-			list = append(list, m.Endpoint)
+		if m := e.members[i].endpoint(); e.svc.Accepts(m.Status) {
+			list = append(list, m)
 		}
 	}
 	for _, s := range e.static {

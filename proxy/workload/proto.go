@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-
-	"google.golang.org/protobuf/reflect/protoreflect"
+	"strings"
 
 	api "ztunnel/proxy/api/workloadapi"
 	"ztunnel/proxy/spiffe"
@@ -41,7 +40,8 @@ func (e *EnumError) Error() string {
 }
 
 // FromProto converts one resource of the type istio.workload.Address: exactly one of workload and service is not nil when
-// err is. The Interner may be nil. The result keeps nothing of the message but strings.
+// err is. The Interner may be nil. The result keeps nothing of the message but strings. A workload's name is, where it can
+// be, a part of the string of its UID: who wants the UID to be another, equal string puts that into the message.
 func FromProto(a *api.Address, in *Interner) (*Workload, *Service, error) {
 	switch t := a.GetType().(type) {
 	case *api.Address_Workload:
@@ -58,7 +58,7 @@ func FromProto(a *api.Address, in *Interner) (*Workload, *Service, error) {
 func WorkloadFromProto(pb *api.Workload, in *Interner) (*Workload, error) { //nolint:revive // FromProto takes a whole resource
 	w := &Workload{
 		UID:                   pb.GetUid(),
-		Name:                  pb.GetName(),
+		Name:                  part(pb.GetUid(), pb.GetName()),
 		Namespace:             in.string(pb.GetNamespace()),
 		TrustDomain:           in.string(orDefault(pb.GetTrustDomain(), spiffe.DefaultTrustDomain)),
 		ServiceAccount:        in.string(orDefault(pb.GetServiceAccount(), spiffe.DefaultServiceAccount)),
@@ -98,16 +98,35 @@ func WorkloadFromProto(pb *api.Workload, in *Interner) (*Workload, error) { //no
 	if w.ApplicationTunnel, err = appTunnelFromProto(pb.GetApplicationTunnel()); err != nil {
 		return nil, err
 	}
-	services := make(map[NamespacedHostname]PortMap, len(pb.GetServices()))
-	for name, ports := range pb.GetServices() {
+	if w.Services, err = in.serviceMap(pb.GetServices()); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// part returns name, as a part of the UID if the UID ends with it: those of pods do.
+func part(uid, name string) string {
+	if strings.HasSuffix(uid, name) {
+		return uid[len(uid)-len(name):]
+	}
+	return name
+}
+
+// servicesFromProto converts what a workload says of its services; none are nil.
+func servicesFromProto(pb map[string]*api.PortList, in *Interner) (map[NamespacedHostname]PortMap, error) {
+	if len(pb) == 0 {
+		return nil, nil
+	}
+	services := make(map[NamespacedHostname]PortMap, len(pb))
+	for name, ports := range pb {
 		key, ok := ParseNamespacedHostname(name)
 		if !ok {
 			return nil, fmt.Errorf("failed to parse namespaced hostname: %s", name)
 		}
-		services[key] = portsFromProto(ports.GetPorts())
+		key.Namespace, key.Hostname = in.string(key.Namespace), in.string(key.Hostname)
+		services[key] = in.portMap(ports.GetPorts())
 	}
-	w.Services = in.serviceMap(services)
-	return w, nil
+	return services, nil
 }
 
 // enumsFromProto sets those enumerations of which an unknown number refuses the workload.
@@ -115,7 +134,9 @@ func (w *Workload) enumsFromProto(pb *api.Workload) error {
 	if pb.GetTunnelProtocol() == api.TunnelProtocol_LEGACY_ISTIO_MTLS {
 		return errors.New("unknown enum: LEGACY_ISTIO_MTLS")
 	}
-	if err := cmp.Or(known(pb.GetTunnelProtocol()), known(pb.GetNetworkMode()), known(pb.GetStatus())); err != nil {
+	err := cmp.Or(known(pb.GetTunnelProtocol(), api.TunnelProtocol_name), known(pb.GetNetworkMode(), api.NetworkMode_name),
+		known(pb.GetStatus(), api.WorkloadStatus_name))
+	if err != nil {
 		return err
 	}
 	if pb.GetTunnelProtocol() == api.TunnelProtocol_HBONE {
@@ -136,7 +157,7 @@ func ServiceFromProto(pb *api.Service, in *Interner) (*Service, error) {
 		Name:            in.string(pb.GetName()),
 		Namespace:       in.string(pb.GetNamespace()),
 		Hostname:        in.string(pb.GetHostname()),
-		Ports:           in.portMap(portsFromProto(pb.GetPorts())),
+		Ports:           in.portMap(pb.GetPorts()),
 		SubjectAltNames: internAll(pb.GetSubjectAltNames(), in),
 		Canonical:       pb.GetCanonical(),
 	}
@@ -198,7 +219,7 @@ func loadBalancerFromProto(pb *api.LoadBalancing) (*LoadBalancer, error) {
 	}
 	lb := &LoadBalancer{}
 	for _, scope := range pb.GetRoutingPreference() {
-		if err := known(scope); err != nil {
+		if err := known(scope, api.LoadBalancing_Scope_name); err != nil {
 			return nil, err
 		}
 		if scope == api.LoadBalancing_UNSPECIFIED_SCOPE {
@@ -206,7 +227,7 @@ func loadBalancerFromProto(pb *api.LoadBalancing) (*LoadBalancer, error) {
 		}
 		lb.Preferences = append(lb.Preferences, Scope(scope)) // the numbers are the same
 	}
-	if err := cmp.Or(known(pb.GetMode()), known(pb.GetHealthPolicy())); err != nil {
+	if err := cmp.Or(known(pb.GetMode(), api.LoadBalancing_Mode_name), known(pb.GetHealthPolicy(), api.LoadBalancing_HealthPolicy_name)); err != nil {
 		return nil, err
 	}
 	lb.Mode = Mode(pb.GetMode()) // the same
@@ -217,7 +238,7 @@ func loadBalancerFromProto(pb *api.LoadBalancing) (*LoadBalancer, error) {
 }
 
 func familiesFromProto(f api.IPFamilies) (IPFamilies, error) {
-	if err := known(f); err != nil {
+	if err := known(f, api.IPFamilies_name); err != nil {
 		return 0, err
 	}
 	return IPFamilies(f), nil // the numbers are the same
@@ -227,7 +248,7 @@ func appTunnelFromProto(pb *api.ApplicationTunnel) (*ApplicationTunnel, error) {
 	if pb == nil {
 		return nil, nil
 	}
-	if err := known(pb.GetProtocol()); err != nil {
+	if err := known(pb.GetProtocol(), api.ApplicationTunnel_Protocol_name); err != nil {
 		return nil, err
 	}
 	t := &ApplicationTunnel{Port: uint16(pb.GetPort())}
@@ -242,7 +263,7 @@ func gatewayFromProto(pb *api.GatewayAddress, in *Interner) (*Gateway, error) {
 	if pb == nil {
 		return nil, nil
 	}
-	g := &Gateway{Port: uint16(pb.GetHboneMtlsPort())}
+	g := Gateway{Port: uint16(pb.GetHboneMtlsPort())}
 	switch d := pb.GetDestination().(type) {
 	case *api.GatewayAddress_Hostname:
 		g.Hostname = NamespacedHostname{in.string(d.Hostname.GetNamespace()), in.string(d.Hostname.GetHostname())}
@@ -255,7 +276,7 @@ func gatewayFromProto(pb *api.GatewayAddress, in *Interner) (*Gateway, error) {
 	default:
 		return nil, ErrMissingGateway
 	}
-	return g, nil
+	return in.gateway(g), nil
 }
 
 func networkAddressFromProto(pb *api.NetworkAddress, in *Interner) (NetworkAddress, error) {
@@ -296,10 +317,10 @@ func portsFromProto(list []*api.Port) PortMap {
 }
 
 func workloadType(t api.WorkloadType) string {
-	if known(t) != nil {
-		t = api.WorkloadType_DEPLOYMENT
+	if name, ok := workloadTypes[t]; ok {
+		return name
 	}
-	return workloadTypes[t]
+	return workloadTypes[api.WorkloadType_DEPLOYMENT]
 }
 
 var workloadTypes = map[api.WorkloadType]string{
@@ -309,10 +330,10 @@ var workloadTypes = map[api.WorkloadType]string{
 	api.WorkloadType_JOB:        "job",
 }
 
-// known returns an *EnumError if the number has no name.
-func known(e protoreflect.Enum) error {
-	if e.Descriptor().Values().ByNumber(e.Number()) == nil {
-		return &EnumError{Number: int32(e.Number())}
+// known returns an *EnumError if the number is not among the names.
+func known[E ~int32](e E, names map[int32]string) error {
+	if _, ok := names[int32(e)]; !ok {
+		return &EnumError{Number: int32(e)}
 	}
 	return nil
 }

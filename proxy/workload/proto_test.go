@@ -186,21 +186,8 @@ func TestInterner(t *testing.T) {
 			seen = append(seen, w2)
 		}
 	}
-	if len(in.services) >= len(seen) {
-		t.Errorf("%d workloads have %d maps of services, want fewer", len(seen), len(in.services))
-	}
-	// Maps whose parts are the same bytes in a row are not the same.
-	one := in.serviceMap(map[NamespacedHostname]PortMap{{"", "h"}: {0x0161: 0x0162}})
-	two := in.serviceMap(map[NamespacedHostname]PortMap{{"", "h"}: {}, {"a", "b"}: {}})
-	if len(one) != 1 || len(two) != 2 {
-		t.Errorf("serviceMap = %v and %v, want one and two services", one, two)
-	}
-	clear(in.strings)
-	for i := range internLimit + 10 {
-		in.string(string(rune(i)) + "x")
-	}
-	if len(in.strings) > internLimit {
-		t.Errorf("the interner remembers %d strings, want at most %d", len(in.strings), internLimit)
+	if in.services.len() >= len(seen) {
+		t.Errorf("%d workloads have %d maps of services, want fewer", len(seen), in.services.len())
 	}
 }
 
@@ -370,6 +357,11 @@ func FuzzFromProto(f *testing.F) {
 		}
 		if (w == nil) == (svc == nil) {
 			t.Fatalf("FromProto = %v, %v, want one of them", w, svc)
+		}
+		// Nothing but memory is shared by an interner.
+		alone, aloneSvc, err := FromProto(a, nil)
+		if err != nil || w != nil && !w.equal(alone) || svc != nil && !svc.equal(aloneSvc) {
+			t.Fatalf("FromProto without an interner = %v, %v, %v, with one %v, %v", alone, aloneSvc, err, w, svc)
 		}
 		s := NewStore(Config{})
 		u := Update{}

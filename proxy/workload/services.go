@@ -61,7 +61,7 @@ func (ix *index) putStatic(key NamespacedHostname, list []StaticEndpoint) {
 func (ix *index) linkService(e *entry) {
 	ix.byHost[e.svc.Hostname] = insertEntry(ix.byHost[e.svc.Hostname], e)
 	for _, vip := range e.svc.VIPs {
-		ix.byVIP[vip] = insertEntry(ix.byVIP[vip], e)
+		ix.byVIP.put(vip, insertEntry(ix.byVIP.get(vip), e))
 	}
 	for _, c := range e.svc.CIDRVIPs {
 		r := ix.cidrs[c.Network]
@@ -76,7 +76,11 @@ func (ix *index) linkService(e *entry) {
 func (ix *index) unlinkService(e *entry) {
 	removeOne(ix.byHost, e.svc.Hostname, e)
 	for _, vip := range e.svc.VIPs {
-		removeOne(ix.byVIP, vip, e)
+		if list := deleteOne(ix.byVIP.get(vip), e); len(list) > 0 {
+			ix.byVIP.put(vip, list)
+		} else {
+			ix.byVIP.remove(vip)
+		}
 	}
 	for _, c := range e.svc.CIDRVIPs {
 		r := ix.cidrs[c.Network]

@@ -48,7 +48,7 @@ func NewStore(cfg Config) *Store {
 	return &Store{
 		node:    cfg.NodeName,
 		log:     log,
-		ix:      newIndex(cfg.NodeName),
+		ix:      newIndex(cfg.NodeName, 0, 0),
 		changed: make(chan struct{}),
 		waiting: make(map[Info]*localWaiter),
 	}
@@ -69,15 +69,19 @@ type Update struct {
 	Removed []string
 }
 
-// Apply makes one batch of changes. Readers see all of it or nothing.
+// Apply makes one batch of changes. Readers see all of it or nothing. A workload or service that is stored in the same
+// words already is left alone: readers keep getting the stored one, and nobody is woken for it.
 func (s *Store) Apply(u Update) {
 	s.reportSANs(u.Services)
+	// Only the writer changes the index, so it may read it without the lock.
+	workloads, services := s.ix.changedWorkloads(u.Workloads), s.ix.changedServices(u.Services)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range u.Workloads {
-		s.ix.putWorkload(w)
+	if s.ix.empty() {
+		s.ix = newIndex(s.node, len(workloads), len(services))
 	}
-	for _, svc := range u.Services {
+	s.ix.putWorkloads(workloads, u.Workloads)
+	for _, svc := range services {
 		s.ix.putService(svc)
 	}
 	for key, endpoints := range u.ServiceEndpoints {
@@ -93,7 +97,7 @@ func (s *Store) Apply(u Update) {
 	for _, n := range u.Removed {
 		removed = s.removeNamed(n) || removed
 	}
-	if removed || len(u.Workloads)+len(u.Services)+len(u.ServiceEndpoints) > 0 {
+	if removed || len(workloads)+len(services)+len(u.ServiceEndpoints) > 0 {
 		s.notify()
 	}
 }
@@ -123,7 +127,7 @@ func (s *Store) removeNamed(resource string) bool {
 // one UID, or services with one namespace and hostname, the last counts.
 func (s *Store) Replace(workloads []*Workload, services []*Service, endpoints map[NamespacedHostname][]StaticEndpoint) {
 	s.reportSANs(services)
-	ix := newIndex(s.node)
+	ix := newIndex(s.node, len(workloads), len(services))
 	for _, w := range workloads {
 		ix.putWorkload(w)
 	}
@@ -178,7 +182,7 @@ func (s *Store) Changed() <-chan struct{} {
 func (s *Store) Workload(network string, addr netip.Addr) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.ix.byAddr[NetworkAddress{Network: network, Addr: addr}].workload()
+	return s.ix.byAddr.get(NetworkAddress{Network: network, Addr: addr}).workload()
 }
 
 // WorkloadByUID returns the workload with the UID, or nil.
@@ -201,6 +205,19 @@ func (s *Store) Local(info Info) *Workload {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.ix.local(info)
+}
+
+// Pod returns the workload that a pod of this node is: the local one with its name, namespace and service account, or one
+// with these at the pod's address, whatever node the control plane believes it on. It returns nil if there is neither. The
+// CNI agent knows better than anybody which pods are here.
+func (s *Store) Pod(info Info, network string, addr netip.Addr) *Workload {
+	if w := s.Local(info); w != nil {
+		return w
+	}
+	if w := s.Workload(network, addr); w != nil && w.Info() == info {
+		return w
+	}
+	return nil
 }
 
 // WaitError says that a local workload did not arrive in time.

@@ -71,7 +71,8 @@ type ApplicationTunnel struct {
 // endpoint has its own number.
 type PortMap map[uint16]uint16
 
-// Workload is one workload: usually a pod. A stored workload is immutable, its maps and slices included.
+// Workload is one workload: usually a pod. A stored workload is immutable, its maps and slices included. The order of
+// the fields keeps it small: there may be a hundred thousand.
 type Workload struct {
 	UID               string // unique and opaque, e.g. CLUSTER//Pod/NAMESPACE/NAME
 	Name              string // of the pod
@@ -87,18 +88,18 @@ type Workload struct {
 	Node              string
 	ClusterID         string
 
-	Addrs                 []netip.Addr // may be empty
-	Protocol              Protocol
-	NetworkMode           NetworkMode
-	Status                Status
+	Addrs                 []netip.Addr       // may be empty
 	Waypoint              *Gateway           // for traffic addressed to the workload itself; nil = none
 	NetworkGateway        *Gateway           // by which its network is entered from others; nil = none
-	NativeTunnel          bool               // it speaks HBONE itself
 	ApplicationTunnel     *ApplicationTunnel // nil = none
 	AuthorizationPolicies []string           // selector policies that apply to it, "NAMESPACE/NAME"
 	Locality              Locality
-	Services              map[NamespacedHostname]PortMap // what it is an endpoint of
-	Capacity              uint32                         // weight in load balancing; 0 = never chosen
+	Services              map[NamespacedHostname]PortMap // what it is an endpoint of; may be nil
+	Protocol              Protocol
+	NetworkMode           NetworkMode
+	Status                Status
+	NativeTunnel          bool   // it speaks HBONE itself
+	Capacity              uint32 // weight in load balancing; 0 = never chosen
 
 	telemetry telemetryCache[connection.Workload] // of Telemetry
 }
