@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -326,4 +327,18 @@ func TestDump_JSON(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("Marshal(DumpEntry) = %s, %v, want %s", got, err, want)
 	}
+}
+
+// parseKey reads a private key in PEM.
+func parseKey(t *testing.T, text []byte) crypto.Signer {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatal("no PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.(crypto.Signer)
 }

@@ -462,36 +462,6 @@ func TestServerConfig_NoResumption(t *testing.T) {
 	}
 }
 
-func TestRevoked(t *testing.T) {
-	ca := identitytest.NewCA(t)
-	var chains [][]*x509.Certificate
-	revoked := &identity.TLSOptions{Revoked: func(c [][]*x509.Certificate) error {
-		chains = c
-		return &identity.RevokedError{Serial: "1"}
-	}}
-	check := func(who string) {
-		t.Helper()
-		if len(chains) != 1 || len(chains[0]) != 3 || !chains[0][2].Equal(ca.Root()) {
-			t.Errorf("%s: Revoked got %d chains, want one of leaf, intermediate and root", who, len(chains))
-		}
-		chains = nil
-	}
-	below := ca.Intermediate(t)
-	o := handshake(t, inMemory, whom(t, below.Workload(t, clientURI)), ca.Issue(t, identitytest.Leaf{URIs: []string{serverURI}, TLS: revoked}).ServerConfig())
-	check("server")
-	if got := identity.RejectReason(o.serverErr); got != string(connection.ReasonRevokedCert) {
-		t.Errorf("RejectReason(%v) = %s, want revoked_cert", o.serverErr, got)
-	}
-	if got, want := identity.HandshakeText(o.serverErr), "Custom { kind: InvalidData, error: InvalidCertificate(Revoked) }"; got != want {
-		t.Errorf("HandshakeText() = %s, want %s", got, want)
-	}
-	o = handshake(t, inMemory, whom(t, ca.Issue(t, identitytest.Leaf{URIs: []string{clientURI}, TLS: revoked})), below.Workload(t, serverURI).ServerConfig())
-	check("client")
-	if want := "invalid peer certificate: Revoked"; o.clientErr == nil || o.clientErr.Error() != want {
-		t.Errorf("handshake at the client = %v, want %s", o.clientErr, want)
-	}
-}
-
 func TestRejectReason(t *testing.T) {
 	_, parseErr := x509.ParseCertificate([]byte("no"))
 	for _, tt := range []struct {

@@ -25,6 +25,7 @@ const (
 	DefaultConcurrency   = 8
 	DefaultCSRTimeout    = 30 * time.Second
 	DefaultMaxIdentities = 10_000
+	DefaultSpread        = 0.05
 )
 
 // Config are the settings of a Manager. The zero value of a field means its default.
@@ -36,6 +37,10 @@ type Config struct {
 	// MaxIdentities bounds the identities held; beyond it a new one is refused with ErrTooMany. The default is far above
 	// the pods that a node can have.
 	MaxIdentities int
+	// Spread is how much earlier than at half of a certificate's life its renewal may come, as a fraction of that half. When
+	// in it is left to chance, so that the certificates of a fleet that started together are not renewed together. It is
+	// never later. Negative means exactly at half of the life, as the reference does.
+	Spread float64
 	// Log gets the outcome of each request. Nil logs nothing.
 	Log *slog.Logger
 }
@@ -52,6 +57,7 @@ type Manager struct {
 	entries  map[spiffe.ID]*entry
 	queue    queue
 	flights  map[spiffe.ID]bool // requests that run
+	streak   int                // requests that succeeded since none ran or one failed
 	refused  uint64             // identities beyond MaxIdentities
 	results  map[string]uint64  // requests that ended, by code
 	duration histogram
@@ -65,7 +71,13 @@ type entry struct {
 	done    chan struct{}
 	cert    *Certificate
 	err     error
-	backoff *backoff // nil unless the last request failed
+	early   time.Duration // how much before half of its life cert is renewed
+	backoff *backoff      // nil unless the last request failed
+}
+
+// renewIn is how long to wait at now before the certificate is renewed.
+func (e *entry) renewIn(now time.Time) time.Duration {
+	return max(e.cert.RenewAt().Add(-e.early).Sub(now), minRenewal)
 }
 
 // set stores a result and wakes those who wait for the first one.
@@ -95,6 +107,10 @@ func NewManager(ca CA, cfg Config) *Manager {
 	if cfg.MaxIdentities <= 0 {
 		cfg.MaxIdentities = DefaultMaxIdentities
 	}
+	if cfg.Spread == 0 {
+		cfg.Spread = DefaultSpread
+	}
+	cfg.Spread = min(max(cfg.Spread, 0), 1)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

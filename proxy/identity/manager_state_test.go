@@ -50,6 +50,33 @@ func TestManager_Stop(t *testing.T) {
 	})
 }
 
+// Renewals of certificates that came at the same time are spread: a little before half of the life, never after it.
+func TestManager_Spread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newScriptedCA(t, 0, 24*time.Hour)
+		m := identity.NewManager(ca, identity.Config{})
+		runRegistered(t, m)
+		const n = 50
+		for i := range n {
+			want(t, m, fmt.Sprint(i), identity.RealTime)
+		}
+		ca.called()
+		time.Sleep(12*time.Hour - 36*time.Minute) // 5 % of the half
+		synctest.Wait()
+		if got := ca.called(); len(got) > 0 {
+			t.Errorf("renewals before 95 %% of the half = %v, want none", got)
+		}
+		time.Sleep(18 * time.Minute)
+		synctest.Wait()
+		first := len(ca.called())
+		time.Sleep(18 * time.Minute)
+		synctest.Wait()
+		if rest := len(ca.called()); first == 0 || rest == 0 || first+rest != n {
+			t.Errorf("renewals = %d, then %d until half of the life; want some, then some, %d together", first, rest, n)
+		}
+	})
+}
+
 func TestManager_Limit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := run(t, newScriptedCA(t, 0, time.Hour), identity.Config{MaxIdentities: 2})

@@ -81,9 +81,10 @@ func account(name string) spiffe.ID {
 	return spiffe.ID{TrustDomain: "cluster.local", Namespace: "ns", ServiceAccount: name}
 }
 
-// run runs a manager to the end of the test, which waits for it.
+// run runs a manager to the end of the test, which waits for it. It renews at exactly half of the life.
 func run(t *testing.T, ca identity.CA, cfg identity.Config) *identity.Manager {
 	t.Helper()
+	cfg.Spread = -1
 	m := identity.NewManager(ca, cfg)
 	runRegistered(t, m)
 	return m

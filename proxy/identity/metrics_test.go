@@ -3,6 +3,7 @@ package identity_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -104,4 +105,14 @@ func TestManager_Metrics(t *testing.T) {
 			}
 		}
 	})
+}
+
+// value is that of a series as collect writes it.
+func value(t *testing.T, series string) int {
+	t.Helper()
+	n, err := strconv.Atoi(series[strings.LastIndex(series, " ")+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"log/slog"
@@ -24,9 +23,8 @@ type TLSOptions struct {
 	// always offers it, and chooses it over AES-GCM when one side has no AES instructions and both are of its kind. Off,
 	// such a handshake fails.
 	AllowChaCha20 bool
-	// Revoked is asked about the verified chains of every peer, each leaf first and root last. An error of it, a
-	// *RevokedError for a revoked certificate, refuses the peer. Nil asks nobody.
-	Revoked func(chains [][]*x509.Certificate) error
+	// Revocation refuses peers whose certificate was revoked, with a *RevokedError. Nil refuses nobody.
+	Revocation *CRL
 	// Log gets a warning about names of a trusted peer that look like an identity and are none. Nil logs nothing.
 	Log *slog.Logger
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"ztunnel/proxy/spiffe"
 	"ztunnel/telemetry/connection"
@@ -15,7 +16,7 @@ import (
 // CA and must have a name of our trust domain. Which of them may do what is a matter of authorization policies.
 func (c *Certificate) verifyClient(cs tls.ConnectionState) error {
 	leaf := cs.PeerCertificates[0]
-	if err := c.verifyLeaf(&cs, cs.VerifiedChains); err != nil {
+	if err := c.verifyLeaf(&cs, cs.VerifiedChains, connection.Destination); err != nil {
 		return err
 	}
 	if !c.hasID {
@@ -36,18 +37,11 @@ func (c *Certificate) verifyServer(cs *tls.ConnectionState, expected []spiffe.ID
 		return &PeerError{Err: errNoCertificate}
 	}
 	leaf := cs.PeerCertificates[0]
-	options := x509.VerifyOptions{Roots: c.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	if len(cs.PeerCertificates) > 1 {
-		options.Intermediates = x509.NewCertPool()
-		for _, intermediate := range cs.PeerCertificates[1:] {
-			options.Intermediates.AddCert(intermediate)
-		}
-	}
-	chains, err := leaf.Verify(options)
+	chains, err := c.verifyChains(cs, x509.ExtKeyUsageServerAuth, time.Time{})
 	if err != nil {
 		return &PeerError{Err: err}
 	}
-	if err := c.verifyLeaf(cs, chains); err != nil {
+	if err := c.verifyLeaf(cs, chains, connection.Source); err != nil {
 		return err
 	}
 	for id := range ids(leaf) {
@@ -58,8 +52,20 @@ func (c *Certificate) verifyServer(cs *tls.ConnectionState, expected []spiffe.ID
 	return &PeerError{Err: &SANMismatchError{Expected: expected, Got: slices.Collect(ids(leaf))}}
 }
 
-// verifyLeaf does what both directions have in common after the chain was verified.
-func (c *Certificate) verifyLeaf(cs *tls.ConnectionState, chains [][]*x509.Certificate) error {
+// verifyChains returns the chains from the peer's leaf to roots of ours that are valid at a time, the zero time being now.
+func (c *Certificate) verifyChains(cs *tls.ConnectionState, usage x509.ExtKeyUsage, at time.Time) ([][]*x509.Certificate, error) {
+	options := x509.VerifyOptions{Roots: c.pool, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: at}
+	if len(cs.PeerCertificates) > 1 {
+		options.Intermediates = x509.NewCertPool()
+		for _, intermediate := range cs.PeerCertificates[1:] {
+			options.Intermediates.AddCert(intermediate)
+		}
+	}
+	return cs.PeerCertificates[0].Verify(options)
+}
+
+// verifyLeaf does what both directions have in common after the chain was verified. The reporter is our side.
+func (c *Certificate) verifyLeaf(cs *tls.ConnectionState, chains [][]*x509.Certificate, by connection.Reporter) error {
 	leaf := cs.PeerCertificates[0]
 	if cs.CipherSuite == tls.TLS_CHACHA20_POLY1305_SHA256 && !c.options.AllowChaCha20 {
 		return errSuite
@@ -67,10 +73,8 @@ func (c *Certificate) verifyLeaf(cs *tls.ConnectionState, chains [][]*x509.Certi
 	if leaf.IsCA {
 		return &PeerError{Err: errLeafIsCA}
 	}
-	if c.options.Revoked != nil {
-		if err := c.options.Revoked(chains); err != nil {
-			return &PeerError{Err: err}
-		}
+	if err := c.options.Revocation.check(chains, by); err != nil {
+		return &PeerError{Err: err}
 	}
 	if c.options.Log != nil {
 		for uri := range uris(leaf) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ const (
 	// minRenewal is the least time between two successful requests for an identity, which matters only for certificates
 	// that are past half of their life when they come.
 	minRenewal = time.Second
+	// slowStart is how many successes allow one more request at a time, of those that nobody waits for.
+	slowStart = 2
 	// maxSleep is how often the worker looks whether somebody set the clock.
 	maxSleep = time.Minute
 	// maxDrift is how far the clock may run away before renewals are scheduled anew.
@@ -43,7 +46,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// due takes what is due out of the queue, as far as the CA may be asked, and says when to look again.
+// due takes what is due out of the queue, as far as the CA may be asked, and says when to look again. Requests that nobody
+// waits for begin slowly, one at first and more with each success: a CA that comes back is not met by the whole backlog of
+// every node at once. Those of connections only have the limit of all.
 func (m *Manager) due(now time.Time) ([]spiffe.ID, time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -51,11 +56,16 @@ func (m *Manager) due(now time.Time) ([]spiffe.ID, time.Duration) {
 		m.cfg.Log.Info("the clock was set; certificate renewals are scheduled anew", slog.Duration("by", drift))
 		m.reschedule(now)
 	}
+	defer func() {
+		if len(m.flights) == 0 {
+			m.streak = 0
+		}
+	}()
 	var due []spiffe.ID
 	for len(m.flights) < m.cfg.Concurrency {
 		top := m.queue.top()
-		if top == nil {
-			break
+		if top == nil || top.priority != RealTime && len(m.flights) > m.streak/slowStart {
+			break // what goes on when a request ends
 		}
 		if wait := top.at.Sub(now); wait > 0 {
 			return due, min(wait, maxSleep)
@@ -72,14 +82,15 @@ func (m *Manager) reschedule(now time.Time) {
 	for id, e := range m.entries {
 		it := m.queue.byID[id]
 		if it != nil && it.priority == Background && e.cert != nil && e.backoff == nil {
-			m.queue.reschedule(it, now.Add(renewalDelay(e.cert, now)))
+			m.queue.reschedule(it, now.Add(e.renewIn(now)))
 		}
 	}
 }
 
-// renewalDelay is how long to wait at now before a certificate is renewed.
-func renewalDelay(c *Certificate, now time.Time) time.Duration {
-	return max(c.RenewAt().Sub(now), minRenewal)
+// spread picks how much before half of its life a certificate is renewed.
+func (m *Manager) spread(c *Certificate) time.Duration {
+	half := max(c.RenewAt().Sub(c.NotBefore()), 0)
+	return time.Duration(rand.Float64() * m.cfg.Spread * float64(half))
 }
 
 // call asks the CA once.
@@ -111,15 +122,19 @@ func (m *Manager) finish(ctx context.Context, id spiffe.ID, cert *Certificate, e
 		return // not the CA's fault: we stop
 	}
 	m.requestEnded(err, now.Sub(start))
+	m.streak++
+	if err != nil {
+		m.streak = 0
+	}
 	e, ok := m.entries[id]
 	if !ok {
 		return // forgotten
 	}
 	log := m.cfg.Log.With(slog.String("identity", id.String()))
 	if err == nil {
-		e.backoff = nil
+		e.backoff, e.early = nil, m.spread(cert)
 		e.set(cert, nil)
-		delay := renewalDelay(cert, now)
+		delay := e.renewIn(now)
 		m.queue.pushIncrease(id, Background, now.Add(delay))
 		log.Debug("certificate fetch succeeded", slog.Time("expires", cert.NotAfter()), slog.Duration("renewal_in", delay))
 		return

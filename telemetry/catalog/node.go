@@ -19,6 +19,14 @@ const (
 	IdentitiesRefused  = "istio_ztunnel_identities_refused_total"
 	CSRs               = "istio_ztunnel_csr_total"
 	CSRDuration        = "istio_ztunnel_csr_duration_seconds"
+	CRLRejected        = "istio_crl_policy_rejections_total"
+	CRLUntracked       = "istio_crl_untracked_connections_total"
+	CRLState           = "istio_ztunnel_crl_state"
+	CRLLoads           = "istio_ztunnel_crl_loads_total"
+	CRLRevoked         = "istio_ztunnel_crl_revoked_certificates"
+	CRLLoaded          = "istio_ztunnel_crl_loaded_timestamp_seconds"
+	CRLNextUpdate      = "istio_ztunnel_crl_next_update_timestamp_seconds"
+	CRLTracked         = "istio_ztunnel_crl_tracked_connections"
 	Panics             = "istio_ztunnel_panics_total"
 	Draining           = "istio_ztunnel_draining"
 	DrainForced        = "istio_ztunnel_drain_connections_forced_total"
@@ -50,6 +58,19 @@ func surface() []Metric {
 		{Name: SurfaceRequests, Type: Counter, Labels: []string{"peer_identity", "surface", "code", "transport"}, Help: "The total number of reads of the telemetry surfaces, by reader"},
 		{Name: SurfaceExposure, Type: Gauge, Labels: []string{"mode"}, Help: "How telemetry is exposed: 1 for the mode in use"},
 		{Name: SurfaceReady, Type: Gauge, Help: "Whether telemetry can be read through the mesh"},
+	}
+}
+
+func crl() []Metric {
+	return []Metric{
+		{Name: CRLRejected, Type: Counter, Labels: []string{"reporter"}, Help: "The total number of connections refused or torn down because of a revoked certificate"},
+		{Name: CRLUntracked, Type: Counter, Labels: []string{"reporter"}, Help: "The total number of connections that a later revocation cannot tear down"},
+		{Name: CRLState, Type: Gauge, Labels: []string{"state"}, Help: "The state of the file of revocation lists: 1 for the one it is in"},
+		{Name: CRLLoads, Type: Counter, Labels: []string{"result"}, Help: "The total number of times that the file of revocation lists changed, by result"},
+		{Name: CRLRevoked, Type: Gauge, Help: "The number of revoked certificates in the revocation lists in force"},
+		{Name: CRLLoaded, Type: Gauge, Unit: "s", Help: "When the revocation lists in force were loaded, as Unix time"},
+		{Name: CRLNextUpdate, Type: Gauge, Unit: "s", Help: "When the first of the revocation lists in force should have been replaced, as Unix time"},
+		{Name: CRLTracked, Type: Gauge, Labels: []string{"reporter"}, Help: "The number of connections watched for revocation"},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"testing"
@@ -33,6 +34,7 @@ type CA struct {
 	between []*x509.Certificate // from the issuing certificate up, without the root
 	issuer  *x509.Certificate
 	key     crypto.Signer
+	above   *CA // that issued the issuer; nil for a root
 }
 
 var _ identity.CA = (*CA)(nil)
@@ -99,7 +101,7 @@ func (ca *CA) intermediate() (*CA, error) {
 		return nil, err
 	}
 	between := append([]*x509.Certificate{cert}, ca.between...)
-	return &CA{TTL: ca.TTL, TLS: ca.TLS, root: ca.root, between: between, issuer: cert, key: key}, nil
+	return &CA{TTL: ca.TTL, TLS: ca.TLS, root: ca.root, between: between, issuer: cert, key: key, above: ca}, nil
 }
 
 // Root returns the root certificate.
@@ -237,4 +239,38 @@ func create(template, parent *x509.Certificate, public crypto.PublicKey, key cry
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
+}
+
+// Certify answers a certificate request in PEM as istiod does: the leaf, the intermediates one by one, and all roots
+// together, as PEM texts. The leaf says what is wanted instead of the names in the request. The request's signature has to
+// be good.
+func (ca *CA) Certify(csr string, leaf Leaf) ([]string, error) {
+	block, _ := pem.Decode([]byte(csr))
+	if block == nil {
+		return nil, errors.New("no PEM")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, err
+	}
+	template, err := leaf.template()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := create(template, ca.issuer, request.PublicKey, ca.key)
+	if err != nil {
+		return nil, err
+	}
+	chain := []string{PEM(cert)}
+	for _, c := range ca.between {
+		chain = append(chain, PEM(c))
+	}
+	roots := leaf.Roots
+	if roots == nil {
+		roots = []*x509.Certificate{ca.root}
+	}
+	return append(chain, PEM(roots...)), nil
 }
