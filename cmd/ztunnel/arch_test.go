@@ -71,6 +71,7 @@ var mayImport = []struct {
 	{"loadtest/...", []string{"loadtest/...", "proxy/hbone", "proxy/api/...", "proxy/spiffe"}},
 	{"dashboards/...", []string{"telemetry/catalog"}},
 	{"alerts/...", []string{"telemetry/catalog"}},
+	{"deploy", nil},
 }
 
 // thirdParty are the modules that packages may use that should need none.
