@@ -24,11 +24,15 @@ func (in *inputs) finishControl(pc proxyConfig) error {
 	}
 	var err error
 	if in.XDSAddress, err = endpoint(first(in.xdsAddress, pc.DiscoveryAddress, &address)); err != nil {
-		return err
+		name := "XDS_ADDRESS"
+		if in.xdsAddress == nil {
+			name = "discoveryAddress of the proxy configuration"
+		}
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if !in.FakeCA {
 		if in.CAAddress, err = endpoint(first(in.caAddress, &address)); err != nil {
-			return err
+			return fmt.Errorf("CA_ADDRESS: %w", err)
 		}
 	}
 	in.XDSRootCA, in.CARootCA = in.rootCA(in.xdsRoot), in.rootCA(in.caRoot)
