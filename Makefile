@@ -119,8 +119,12 @@ conformance: ## black-box tests of the binary in dedicated mode (needs root)
 	cd '$(CONFORMANCE)' && ZTUNNEL='$(CURDIR)/bin/ztunnel' ZTUNNEL_MODE=dedicated go test -count=$(CONFORMANCE_RUNS) -timeout 30m $(conformance_skip) $(conformance_paths)
 
 .PHONY: demo
-demo: ## the whole product on one machine
-	go run ./loadtest/cmd/demo $(if $(KEEP),-keep)
+demo: ## the whole product on one machine; KEEP=1 stays up
+	go run ./loadtest/cmd/mesh $(if $(KEEP),-keep)
+
+.PHONY: mesh
+mesh: ## two nodes and six pods on one machine, to explore until Ctrl-C
+	go run ./loadtest/cmd/mesh -up
 
 .PHONY: nightly
 nightly: ## long fuzzing, race detector, benchmarks, conformance three times

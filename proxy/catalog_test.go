@@ -2,12 +2,17 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,12 +23,15 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sys/unix"
 
 	"ztunnel/proxy"
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/dns"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
+	"ztunnel/proxy/identity/identitytest"
+	"ztunnel/proxy/inpod"
 	"ztunnel/proxy/local"
 	"ztunnel/proxy/spiffe"
 	"ztunnel/proxy/workload"
@@ -88,6 +96,8 @@ func newAll(t *testing.T) *all {
 	}
 	a.run(server.Serve)
 	a.register("dns", server.Register)
+	a.inpod()
+	a.xds()
 	return a
 }
 
@@ -120,6 +130,40 @@ func (a *all) logAndSurface() {
 	s.Loopback().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
 }
 
+// inpod has a connection to a node agent, and a message of it.
+func (a *all) inpod() {
+	path := filepath.Join(a.t.TempDir(), "zds")
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { ln.Close() })
+	m := inpod.New(inpod.Config{Path: path, Pods: noPods{}})
+	a.register("inpod", m.Register)
+	a.run(func(ctx context.Context) error { return m.Run(ctx, nil) })
+	conn, err := ln.AcceptUnix()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { conn.Close() })
+	add := []byte{0x0a, 0x06, 0x0a, 0x02, 'i', 'd', 0x12, 0x00}
+	if _, _, err := conn.WriteMsgUnix(add, unix.UnixRights(0), nil); err != nil {
+		a.t.Fatal(err)
+	}
+	for range 2 { // the hello and the answer
+		if _, err := conn.Read(make([]byte, 1024)); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// noPods has no place for pods.
+type noPods struct{}
+
+func (noPods) Start(context.Context, string, inpod.Info, *os.File) (inpod.Running, error) {
+	return nil, errors.New("no place")
+}
+
 // identity asks for a certificate.
 func (a *all) identity() {
 	ca, err := identity.NewFakeCA(identity.FakeCAConfig{})
@@ -132,6 +176,21 @@ func (a *all) identity() {
 	if _, err := m.Certificate(a.t.Context(), spiffe.ID{TrustDomain: "td", Namespace: "shop", ServiceAccount: "web"}, identity.RealTime); err != nil {
 		a.t.Fatal(err)
 	}
+	a.crl()
+}
+
+// crl watches a tunnel.
+func (a *all) crl() {
+	ca := identitytest.NewCA(a.t)
+	file := filepath.Join(a.t.TempDir(), "ca-crl.pem")
+	if err := os.WriteFile(file, ca.CRL(a.t), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	crl := identity.NewCRL(identity.CRLConfig{Path: file, Log: slog.New(slog.DiscardHandler)})
+	a.register("crl", crl.Register)
+	peer := ca.Workload(a.t, "spiffe://td/ns/shop/sa/web")
+	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{peer.Leaf()}}
+	a.t.Cleanup(crl.Track(identity.Tunnel{State: state, Own: peer}, func() {}))
 }
 
 // scrape returns the families by name.

@@ -108,6 +108,9 @@ func (n *Node) Register(meter metric.Meter) error {
 	return nil
 }
 
+// Register makes the metrics of the pods' DNS proxies known to a meter.
+func (ps *Pods) Register(meter metric.Meter) error { return ps.queries.Register(meter) }
+
 // one is a truth as a metric.
 func one(is bool) int64 {
 	if is {

@@ -16,6 +16,7 @@ import (
 
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/hbone"
+	"ztunnel/proxy/identity"
 	"ztunnel/proxy/inbound"
 	"ztunnel/proxy/rbac"
 	"ztunnel/proxy/worker"
@@ -30,17 +31,27 @@ type Node struct {
 	Store        *workload.Store
 	Policies     *rbac.Set
 	Certificates inbound.Certificates
+	Revocations  *identity.CRL // ends tunnels of peers that are revoked; nil ends none
 	Recorder     *connection.Recorder
-	ServerHBONE  *hbone.Config // of tunnels that arrive
-	ClientHBONE  *hbone.Config // of tunnels that are dialled
+	ServerHBONE  *hbone.Config   // of tunnels that arrive
+	ClientHBONE  *hbone.Config   // of tunnels that are dialled
+	Demand       workload.Demand // gets what Store does not have yet; nil if it has all
 	// Log returns the logger of a scope.
 	Log func(scope string) *slog.Logger
+	// Span marks lines of the log as part of something that is going on; nil
+	// leaves the marks away.
+	Span func(log *slog.Logger, name string, attrs ...slog.Attr) *slog.Logger
+	// PodLog returns the logger of a scope for lines about one of many pods,
+	// which it marks with a span, such as "proxy", and the pod as
+	// NAMESPACE/NAME. Nil leaves the marks away.
+	PodLog func(scope, span, pod string) *slog.Logger
 
 	workers  worker.Pool  // run the set-up of connections
 	panics   atomic.Int64 // recovered in connections
 	draining atomic.Int64 // 1 from the begin of a drain
 	forced   atomic.Int64 // connections cut at the deadline of a drain
 	pools    pools        // of the open pods
+	watcher  watcher      // of their connections
 }
 
 // Panics counts what was recovered from, for all who serve on the node.
@@ -56,7 +67,7 @@ func (n *Node) Go(task func()) { n.workers.Go(task) }
 // Trim gives back what the node keeps for the next burst.
 func (n *Node) Trim() {
 	n.workers.Trim()
-	hbone.TrimBuffers()
+	hbone.Trim()
 }
 
 // Close ends what belongs to the node, after all pods have been served.

@@ -23,6 +23,8 @@ type PodConfig struct {
 	Workload workload.Info
 	Sockets  *socket.Factory // makes sockets in the pod's network namespace
 	Surface  inbound.Surface // virtual ports at the pod's address; nil for none
+	// Log returns the logger of a scope for lines about this pod. Nil is that of the node.
+	Log func(scope string) *slog.Logger
 }
 
 // Pod is the listeners of one pod with everything behind them that no other
@@ -36,6 +38,10 @@ type Pod struct {
 	live     live.Set
 	log      *slog.Logger
 	parts    []part
+
+	serving sync.WaitGroup          // the parts
+	cut     context.CancelCauseFunc // ends all connections
+	unwatch func()
 }
 
 // part is one listener and what serves it.
@@ -49,12 +55,15 @@ type part struct {
 // OpenPod binds the listeners of a pod, in the order of the reference, and
 // serves none of them before [Pod.Serve]: connections wait in the kernel.
 func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
-	p := &Pod{node: n, info: c.Workload, log: n.Log("proxy")}
+	if c.Log == nil {
+		c.Log = n.Log
+	}
+	p := &Pod{node: n, info: c.Workload, log: c.Log("proxy")}
 	transparent, err := p.bind(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, p.closeListeners())
 	}
-	dialer := &outbound.Dialer{Certificates: n.Certificates, Sockets: c.Sockets, HBONE: n.ClientHBONE}
+	dialer := &outbound.Dialer{Certificates: n.Certificates, Revocations: n.Revocations, Sockets: c.Sockets, HBONE: n.ClientHBONE}
 	p.pool = hbone.NewPool(hbone.PoolConfig{
 		MaxStreams: int(n.Config.PoolMaxStreams), UnusedTimeout: n.Config.PoolUnusedTimeout,
 		Dial: dialer.Dial,
@@ -64,13 +73,13 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 		Workload: c.Workload, Network: n.Config.Network, IllegalPorts: n.Config.IllegalPorts,
 		KeepSource: transparent, Baggage: n.Config.ResponseBaggage, LocalhostAppTunnel: n.Config.LocalhostAppTunnel,
 		Store: n.Store, Policies: n.Policies, Certificates: n.Certificates, Sockets: c.Sockets,
-		HBONE: n.ServerHBONE, Live: &p.live, Recorder: n.Recorder, Surface: c.Surface,
-		Panics: &n.panics, Log: n.Log("proxy::inbound"),
+		Demand: n.Demand, Span: n.Span, HBONE: n.ServerHBONE, Revocations: n.Revocations, Live: &p.live, Recorder: n.Recorder, Surface: c.Surface,
+		Panics: &n.panics, Log: c.Log("proxy::inbound"),
 	})
 	p.outbound = outbound.New(outbound.Config{
 		Workload: c.Workload, Network: n.Config.Network, IllegalPorts: n.Config.IllegalPorts, IPv6: n.Config.IPv6,
 		Store: n.Store, Sockets: c.Sockets, Pool: p.pool, Inner: dialer, Resolver: net.DefaultResolver,
-		Live: &p.live, Go: n.Go, Recorder: n.Recorder, Panics: &n.panics, Log: n.Log("proxy::outbound"),
+		Demand: n.Demand, Span: n.Span, Live: &p.live, Go: n.Go, Recorder: n.Recorder, Panics: &n.panics, Log: c.Log("proxy::outbound"),
 	})
 	return p, nil
 }
@@ -105,7 +114,7 @@ func (p *Pod) bind(ctx context.Context, c PodConfig) (transparent bool, err erro
 		if l.component == "inbound" {
 			transparent = can
 		}
-		log := n.Log(l.scope)
+		log := c.Log(l.scope)
 		log.Info("listener established", "address", ln.Addr(), "component", l.component, "transparent", can)
 		p.parts = append(p.parts, part{l.component, ln, l.serve, log})
 	}
@@ -134,40 +143,49 @@ func (p *Pod) Connections() live.Dump { return p.live.Dump() }
 // deadline, after which they are cut. Cancelling ctx cuts them at once. Serve
 // returns when everything of the pod has ended.
 func (p *Pod) Serve(parent context.Context, drain <-chan struct{}, deadline time.Duration) error {
-	ctx, cut := context.WithCancelCause(context.WithoutCancel(parent))
-	defer cut(nil)
-	stop := context.AfterFunc(parent, func() { cut(live.ErrDraining) }) // so that the log tells why
-	defer stop()
-	var serving sync.WaitGroup
 	failed := make(chan error, len(p.parts))
-	for _, part := range p.parts {
-		serving.Go(func() {
-			if err := part.serve(ctx, part.ln); err != nil {
-				failed <- fmt.Errorf("%s: %w", part.component, err)
-			}
-		})
-	}
-	var watching sync.WaitGroup
-	watch, stopWatching := context.WithCancel(ctx)
-	watching.Go(func() { p.watchPolicies(watch) })
-	defer watching.Wait()
-	defer stopWatching()
-
+	ctx := p.begin(parent, func(err error) { failed <- err })
+	stop := context.AfterFunc(parent, func() { p.cut(live.ErrDraining) }) // so that the log tells why
+	defer stop()
 	var err error
 	select {
 	case <-drain:
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	return errors.Join(err, p.end(ctx, deadline))
+}
+
+// begin begins to serve and returns the context of the pod's connections, which
+// only p.cut ends. failed is told if a listener stops for another reason than
+// the end; it must not block. Every begin needs one end.
+func (p *Pod) begin(parent context.Context, failed func(error)) context.Context {
+	ctx, cut := context.WithCancelCause(context.WithoutCancel(parent))
+	p.cut = cut
+	p.unwatch = p.node.watch(p.info, &p.live, p.log)
+	for _, part := range p.parts {
+		p.serving.Go(func() {
+			if err := part.serve(ctx, part.ln); err != nil && ctx.Err() == nil {
+				failed(fmt.Errorf("%s: %w", part.component, err))
+			}
+		})
+	}
+	return ctx
+}
+
+// end drains the pod, until the deadline or until it is cut, and waits for the
+// end of everything.
+func (p *Pod) end(ctx context.Context, deadline time.Duration) error {
 	p.retireListeners(ctx)
-	err = errors.Join(err, p.closeListeners())
+	err := p.closeListeners()
 	ended := make(chan struct{})
 	go func() { // ends with what it waits for, which ends at the latest when cut
-		serving.Wait()
+		p.serving.Wait()
 		close(ended)
 	}()
 	p.inbound.Drain()
-	p.awaitEnd(ctx, ended, deadline, cut)
+	p.awaitEnd(ctx, ended, deadline)
+	p.unwatch()
 	for _, part := range p.parts {
 		part.log.Info("shutdown complete", "component", part.component)
 	}
@@ -181,6 +199,9 @@ const retirement = 100 * time.Millisecond
 // retireListeners gives connections that clients believe to have the time to be
 // accepted; the accept loops still run.
 func (p *Pod) retireListeners(ctx context.Context) {
+	if ctx.Err() != nil {
+		return // what is accepted now would be cut
+	}
 	for _, part := range p.parts {
 		if err := socket.Retire(part.ln); err != nil {
 			p.log.Debug("a listener is closed without notice", "component", part.component, "error", err)
@@ -196,7 +217,7 @@ func (p *Pod) retireListeners(ctx context.Context) {
 
 // awaitEnd waits until all connections have ended, and cuts them at the
 // deadline or when ctx ends. At the end nothing of the pool is left.
-func (p *Pod) awaitEnd(ctx context.Context, ended <-chan struct{}, deadline time.Duration, cut context.CancelCauseFunc) {
+func (p *Pod) awaitEnd(ctx context.Context, ended <-chan struct{}, deadline time.Duration) {
 	timer := time.NewTimer(deadline)
 	defer timer.Stop()
 	select {
@@ -206,45 +227,9 @@ func (p *Pod) awaitEnd(ctx context.Context, ended <-chan struct{}, deadline time
 		p.node.forced.Add(int64(p.live.Len()))
 		p.log.Warn("drain duration expired with pending connections, forcefully shutting down")
 	}
-	cut(live.ErrDraining)
+	p.cut(live.ErrDraining)
 	p.live.EndAll(live.ErrDraining) // before their tunnels end, so that they say why
 	p.pool.Close()                  // a connection may wait for a peer of its tunnel that does not read
 	<-ended
 	p.node.pools.remove(p.pool)
-}
-
-// watchPolicies asks all open connections again whenever the policies, or what
-// is known of the pod's own workload, change.
-func (p *Pod) watchPolicies(ctx context.Context) {
-	known := p.node.Store.Local(p.info)
-	for {
-		policies, store := p.node.Policies.Changed(), p.node.Store.Changed()
-		p.recheck()
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
-				return
-			case <-policies:
-				waiting = false
-			case <-store:
-				store = p.node.Store.Changed()
-				if now := p.node.Store.Local(p.info); now != known {
-					known, waiting = now, false
-				}
-			}
-		}
-	}
-}
-
-// recheck ends the connections that policy does not allow any more.
-func (p *Pod) recheck() {
-	for _, ended := range p.live.Recheck() {
-		c := ended.Facts()
-		who := "None"
-		if !c.Identity.IsZero() {
-			who = c.Identity.String()
-		}
-		p.log.Info(fmt.Sprintf("connection %s(%s)->%s (%s) closed because it's no longer allowed after a policy update",
-			c.Src, who, c.Actual, c.Workload))
-	}
 }

@@ -25,7 +25,10 @@ type Surface struct {
 	// Shadowed reports whether an application of the pod listens on a port. It
 	// is asked once per port, for a warning. Nil is never asked.
 	Shadowed func(port uint16) bool
-	Log      *slog.Logger
+	// Exclusive means that there is no application: every port but those of
+	// the surface is refused.
+	Exclusive bool
+	Log       *slog.Logger
 
 	warned sync.Map // port → struct{}
 }
@@ -37,7 +40,7 @@ var errNoSurface = errors.New("this telemetry surface is not served")
 func (s *Surface) Open(port uint16) (inbound.VirtualPort, error) {
 	f, ok := s.Server.Lookup(port)
 	switch {
-	case !ok && s.Server.IsVirtual(port):
+	case !ok && (s.Exclusive || s.Server.IsVirtual(port)):
 		return nil, errNoSurface
 	case !ok:
 		return nil, nil

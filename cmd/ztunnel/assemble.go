@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -15,12 +14,13 @@ import (
 	"ztunnel/admin"
 	"ztunnel/proxy"
 	"ztunnel/proxy/config"
+	"ztunnel/proxy/discovery"
 	"ztunnel/proxy/dns"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
+	"ztunnel/proxy/inpod"
 	"ztunnel/proxy/local"
 	"ztunnel/proxy/rbac"
-	"ztunnel/proxy/socket"
 	"ztunnel/proxy/workload"
 	"ztunnel/telemetry"
 	"ztunnel/telemetry/connection"
@@ -50,11 +50,22 @@ type process struct {
 	policies     *rbac.Set
 	local        *local.Source
 	localMetrics local.Metrics
+	discovery    *discovery.Discovery // nil without a control plane
+	stateReady   func()               // completes the task of readiness
 	certificates *identity.Manager
+	ca           *identity.CAClient // nil if certificates are made here
+	crl          *identity.CRL      // nil if there is none
 	hboneMetrics *hbone.Metrics
 	node         *proxy.Node
-	pod          *proxy.Pod
-	dns          *dns.Server
+
+	// Dedicated mode.
+	pod *proxy.Pod
+	dns *dns.Server
+	// Shared mode.
+	pods      *proxy.Pods
+	inpod     *inpod.Manager
+	podsReady func()      // completes the task of readiness, as it was begun last
+	self      *proxy.Self // nil unless the process is a workload of the mesh
 
 	readinessListeners, adminListeners, statsListeners []net.Listener
 }
@@ -68,6 +79,7 @@ func assemble(ctx context.Context, cfg *config.Config, logs *logging.Logging, qu
 		p.makeTelemetry,
 		p.makeState,
 		p.makeIdentity,
+		p.makeDiscovery,
 		p.makeAdmin,
 		p.makeDataPath,
 		p.makeStats, // last, as in the reference
@@ -91,6 +103,9 @@ func (p *process) close() {
 	}
 	if p.dns != nil {
 		_ = p.dns.Close()
+	}
+	if p.self != nil {
+		_ = p.self.Close()
 	}
 }
 
@@ -161,12 +176,12 @@ func (p *process) logSDKErrors() {
 	}))
 }
 
-// makeState reads what is known of the mesh. A local configuration that cannot
-// be read is fatal at start.
+// makeState reads what is known of the mesh at start. A local configuration
+// that cannot be read is fatal then.
 func (p *process) makeState(context.Context) error {
-	p.store = workload.NewStore(workload.Config{NodeName: p.cfg.NodeName})
+	p.store = workload.NewStore(workload.Config{NodeName: p.cfg.NodeName, Log: p.logs.Logger("state")})
 	p.policies = rbac.NewSet(p.logs.Logger("state"), p.cfg.AuthzInfoLogging)
-	done := p.readiness.Task("state manager")
+	p.stateReady = p.readiness.Task("state manager")
 	p.local = local.New(local.Config{
 		Path: p.cfg.LocalXDSPath, Inline: p.cfg.LocalXDS, Store: p.store, Policies: p.policies, Log: p.logs.Logger("state"),
 		Metrics: &p.localMetrics,
@@ -174,23 +189,7 @@ func (p *process) makeState(context.Context) error {
 	if err := p.local.Load(); err != nil {
 		return err
 	}
-	done()
 	return p.localMetrics.Register(p.telemetry.Meter("ztunnel/proxy/local"))
-}
-
-// makeIdentity makes the source of certificates.
-func (p *process) makeIdentity(context.Context) error {
-	log := p.logs.Logger("identity")
-	ca, err := identity.NewFakeCA(identity.FakeCAConfig{
-		TTL: p.cfg.SecretTTL, TLS: identity.TLSOptions{TLS12: p.cfg.TLS12, PQC: p.cfg.PQC, Log: p.logs.Logger("tls")},
-	})
-	if err != nil {
-		return fmt.Errorf("FAKE_CA: %w", err)
-	}
-	log.Warn("FAKE_CA is on: certificates are signed by a development root whose key is public; " +
-		"anybody can take any identity. Never use this outside of development")
-	p.certificates = identity.NewManager(ca, identity.Config{CSRTimeout: p.cfg.CSRTimeout, Log: log})
-	return p.certificates.Register(p.telemetry.Meter("ztunnel/proxy/identity"))
 }
 
 // makeAdmin fills the config dump and binds the admin server.
@@ -205,69 +204,6 @@ func (p *process) makeAdmin(ctx context.Context) (err error) {
 	p.admin.Section("certificates", func() (any, error) { return p.certificates.Dump(), nil })
 	p.adminListeners, err = p.listen(ctx, p.cfg.AdminAddr, "admin")
 	return err
-}
-
-// makeDataPath binds the listeners of the pod.
-func (p *process) makeDataPath(ctx context.Context) (err error) {
-	p.hboneMetrics = new(hbone.Metrics)
-	p.node = &proxy.Node{
-		Config: p.cfg, Store: p.store, Policies: p.policies, Certificates: p.certificates, Recorder: p.recorder,
-		ServerHBONE: p.hboneConfig(p.cfg.InboundHandshakeTimeout, p.cfg.Budgets.HeaderListBytes, "proxy::inbound"),
-		ClientHBONE: p.hboneConfig(p.cfg.OutboundHandshakeTimeout, 0, "proxy::pool"), /* 0: what the reference announces */
-		Log:         p.logs.Logger,
-	}
-	p.node.ServerHBONE.Go = p.node.Go
-	sockets := socket.NewFactory(p.socketConfig())
-	if p.cfg.EnableProxy {
-		done := p.readiness.Task("proxy")
-		virtual, err := p.virtualPorts()
-		if err != nil {
-			return err
-		}
-		p.pod, err = p.node.OpenPod(ctx, proxy.PodConfig{Workload: workload.Info(*p.cfg.Workload), Sockets: sockets, Surface: virtual})
-		if err != nil {
-			return err
-		}
-		done()
-	}
-	if p.cfg.DNSProxy {
-		done := p.readiness.Task("dns proxy")
-		p.dns, err = dns.Listen(ctx, dns.Config{
-			Addrs: p.cfg.DNSProxyAddr.Addrs(), Upstreams: p.cfg.Resolver.Servers, Control: sockets.Control,
-			Panics: p.node.Panics(), Log: p.logs.Logger("dns::server"),
-		})
-		if err != nil {
-			return err
-		}
-		if err := p.dns.Register(p.telemetry.Meter("ztunnel/proxy/dns")); err != nil {
-			return err
-		}
-		done()
-	}
-	return errors.Join(
-		p.node.Register(p.telemetry.Meter("ztunnel/proxy")),
-		p.hboneMetrics.Register(p.telemetry.Meter("ztunnel/proxy/hbone")),
-	)
-}
-
-// virtualPorts puts the telemetry surface at the pod's own address.
-func (p *process) virtualPorts() (*proxy.Surface, error) {
-	s := &proxy.Surface{Server: p.surface, Log: p.logs.Logger(logging.ScopeTelemetry), Shadowed: p.shadowed}
-	if len(p.cfg.Telemetry.Readers) > 0 {
-		readers, err := p.readers()
-		if err != nil {
-			return nil, err
-		}
-		s.Readers = &readers
-	}
-	return s, nil
-}
-
-// shadowed reports whether an application has the port of a surface. The plain
-// listener of the metrics is no application.
-func (p *process) shadowed(port uint16) bool {
-	own := p.surface.HasPlaintext() && slices.ContainsFunc(p.cfg.StatsAddr.Addrs(), func(a netip.AddrPort) bool { return a.Port() == port })
-	return !own && proxy.Listens(port)
 }
 
 // makeStats binds the plain listener of the metrics, where the exposure says so.

@@ -94,8 +94,8 @@ func TestCommands(t *testing.T) {
 		"bad variable": {nil, append(dedicated, "KEEPALIVE_RETRIES=many"), 1, "", "KEEPALIVE_RETRIES"},
 		"bad duration": {[]string{"proxy"}, append(dedicated, "INBOUND_HANDSHAKE_TIMEOUT=soon"), 1, "", "INBOUND_HANDSHAKE_TIMEOUT"},
 		"no workload":  {nil, []string{"PROXY_MODE=dedicated"}, 1, "", "PROXY_WORKLOAD_INFO"},
-		"no CA":        {nil, []string{"PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS="}, 1, "", "CA_ADDRESS"},
-		"not yet":      {nil, []string{"PROXY_MODE=shared"}, 1, "", "PROXY_MODE=shared"},
+		"no CA":        {nil, []string{"PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS=", "CA_ADDRESS="}, 1, "", "CA_ADDRESS"},
+		"bad address":  {nil, []string{"PROXY_MODE=dedicated", "PROXY_WORKLOAD_INFO=default/web/web", "XDS_ADDRESS=https://:0", "FAKE_CA=true"}, 1, "", "XDS_ADDRESS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := command(t, tc.args, tc.env...)

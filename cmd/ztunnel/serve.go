@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,9 +56,6 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 	for _, w := range cfg.Warnings {
 		app.Warn(w)
 	}
-	if err := supported(cfg); err != nil {
-		return err
-	}
 	quit := newQuitter(app)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -68,20 +64,6 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 		return err
 	}
 	return p.run(ctx)
-}
-
-// supported refuses configurations that this version cannot serve, rather than
-// serving something else.
-func supported(cfg *config.Config) error {
-	switch {
-	case cfg.Mode != config.Dedicated:
-		return errors.New("PROXY_MODE=shared is not available in this version: set PROXY_MODE=dedicated")
-	case cfg.XDSAddress != "":
-		return errors.New(`XDS_ADDRESS: a control plane is not available in this version: set XDS_ADDRESS="" and LOCAL_XDS_PATH or LOCAL_XDS`)
-	case !cfg.FakeCA:
-		return errors.New("CA_ADDRESS: a certificate authority is not available in this version: set FAKE_CA=true for development")
-	}
-	return nil
 }
 
 // quitter is how the process is asked to end.

@@ -12,6 +12,6 @@
 // process.
 //
 // The package owns namespaces, links, redirection, packet capture, processes in
-// namespaces and the local configuration file. It does not know what a test or
-// demonstration wants to see; loadtest/cmd/demo uses it.
+// namespaces, ztunnel among them. It does not know what a test or
+// demonstration wants to see, nor of control planes; loadtest/cluster does.
 package mesh

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -76,6 +77,23 @@ func (ns *Namespace) plug(name string) error {
 			return fmt.Errorf("plug %s into %s: %w", name, bridgeName, err)
 		}
 		return up(h, name)
+	})
+}
+
+// unplug removes a link, with its other end. That there is none is no error.
+func (ns *Namespace) unplug(name string) error {
+	return ns.in(func(h *netlink.Handle) error {
+		link, err := h.LinkByName(name)
+		if _, absent := errors.AsType[netlink.LinkNotFoundError](err); absent {
+			return nil
+		}
+		if err == nil {
+			err = h.LinkDel(link)
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+		return nil
 	})
 }
 

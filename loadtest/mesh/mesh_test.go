@@ -175,3 +175,59 @@ func TestCapture(t *testing.T) {
 		}
 	}
 }
+
+func TestRemovePod(t *testing.T) {
+	m := newMesh(t)
+	node := addNode(t, m, "node-1")
+	stays := addPod(t, node, "stays")
+	listen(t, stays, 8080, nil)
+	goes := addPod(t, node, "goes")
+	dial(t, goes, netip.AddrPortFrom(stays.Addr, 8080))
+	for range 2 {
+		if err := goes.Remove(); err != nil {
+			t.Fatalf("Remove() = %v, want nil", err)
+		}
+	}
+	ports := func() (n int) {
+		if err := node.Do(func() error {
+			all, err := net.Interfaces()
+			for _, i := range all {
+				if strings.HasPrefix(i.Name, "pod") {
+					n++
+				}
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := ports(); n != 1 {
+		t.Errorf("the node has %d pods' links after one of two was removed, want 1", n)
+	}
+	// An address is used again only after all others.
+	seen := map[netip.Addr]bool{}
+	for range 2 * maxPods {
+		number, err := node.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if addr := netip.AddrFrom4([4]byte{10, 64, byte(node.number), byte(10 + number)}); addr == stays.Addr || len(seen) == 0 && addr == goes.Addr {
+			t.Fatalf("address %s is given out, it should not be", addr)
+		} else {
+			seen[addr] = true
+		}
+		node.give(number)
+	}
+	if len(seen) != maxPods-1 {
+		t.Errorf("%d addresses were given out, want all but one of %d", len(seen), maxPods)
+	}
+	for range maxPods - 1 {
+		if _, err := node.take(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := node.AddPod("too many"); err == nil {
+		t.Error("AddPod to a full node = nil, want an error")
+	}
+}

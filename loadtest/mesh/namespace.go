@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is an unnamed network namespace. It lives as long as this handle
@@ -78,6 +79,16 @@ func onOwnThread(f func() error) error {
 // nsenter --net=PATH, as long as this process keeps it.
 func (ns *Namespace) Path() string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(ns.handle))
+}
+
+// File is another handle of the namespace, for those who send it away. The
+// caller must close it.
+func (ns *Namespace) File() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(ns.handle), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("copy handle of network namespace %s: %w", ns.Name, err)
+	}
+	return os.NewFile(uintptr(fd), "namespace of "+ns.Name), nil
 }
 
 // Dial connects to addr from within the namespace.

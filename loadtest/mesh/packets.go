@@ -116,12 +116,12 @@ func (p *Packets) Ports() []uint16 {
 	return slices.Compact(ports)
 }
 
-// Elsewhere is the number of TCP packets that neither go to the port nor come
-// from it.
-func (p *Packets) Elsewhere(port uint16) int {
+// Elsewhere is the number of TCP packets that neither go to one of the ports nor
+// come from one.
+func (p *Packets) Elsewhere(ports ...uint16) int {
 	n := 0
 	for _, s := range p.segments {
-		if s.from.Port() != port && s.to.Port() != port {
+		if !slices.Contains(ports, s.from.Port()) && !slices.Contains(ports, s.to.Port()) {
 			n++
 		}
 	}

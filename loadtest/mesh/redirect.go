@@ -2,10 +2,11 @@ package mesh
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,117 +15,155 @@ const (
 	OutboundPort = 15001
 	InboundPort  = 15006
 	HBONEPort    = 15008
+	DNSPort      = 15053
 )
 
-// The mark of ztunnel's own sockets, with the mask that Istio's rules apply.
+// Marks of sockets and connections. Rules look at the bits of markMask, as
+// Istio's do.
 const (
-	Mark     = 0x539
-	markMask = 0xfff
+	// Mark is the mark of ztunnel's own sockets.
+	Mark = 0x539
+	// replyMark is that of connections that ztunnel made in a client's name: what
+	// the application answers must come back to ztunnel.
+	replyMark = 0x111
+	markMask  = 0xfff
 )
 
-// redirectTable is the name that the CNI agent gives its table too.
-const redirectTable = "istio-ambient-nat"
+// The addresses that kubelet's probes seem to come from. They are not captured.
+var (
+	probeAddr  = netip.MustParseAddr("169.254.7.127")
+	probeAddr6 = netip.MustParseAddr("fd16:9254:7127:1337:ffff:ffff:ffff:ffff")
+)
 
-// A redirection is one chain of the table: a hook and one rule.
-type redirection struct {
-	base, chain string
+// The names and hooks of the tables are those of Istio's CNI agent too.
+const (
+	rawTable    = "istio-ambient-raw"
+	mangleTable = "istio-ambient-mangle"
+	natTable    = "istio-ambient-nat"
+)
+
+// A chain is a chain of a table, at a hook, with its rules in order.
+type chain struct {
+	table, name string
+	kind        nftables.ChainType
 	hook        *nftables.ChainHook
-	rule        []expr.Any
+	priority    *nftables.ChainPriority
+	rules       [][]expr.Any
 }
 
 // redirections are the rules of a captured pod, equal in effect to those that
 // Istio's CNI agent makes with nftables:
 //
-//   - what the application sends goes to the outbound listener, except over
-//     loopback, and except what ztunnel itself sends, which is marked;
-//   - what arrives goes to the listener for plaintext, except for the HBONE port.
-//
-// Left out is what dedicated mode does not use: kept source addresses
-// (connection marks), DNS capture, and the bypass for kubelet's probes.
-func redirections() []redirection {
-	return []redirection{
-		{
-			base: "prerouting", chain: "istio-prerouting", hook: nftables.ChainHookPrerouting,
-			rule: join(otherThanLoopback(expr.MetaKeyIIFNAME), tcp(), destinationOtherThan(HBONEPort), unmarked(), redirect(InboundPort)),
-		},
-		{
-			base: "output", chain: "istio-output", hook: nftables.ChainHookOutput,
-			rule: join(otherThanLoopback(expr.MetaKeyOIFNAME), tcp(), unmarked(), redirect(OutboundPort)),
-		},
+//   - what the application sends goes to the outbound listener, DNS to that for
+//     DNS, except what stays within the pod and what ztunnel itself sends;
+//   - what arrives goes to the listener for plaintext, except for the HBONE port;
+//   - what the application answers to a connection that ztunnel made in its
+//     client's name goes back to ztunnel;
+//   - ztunnel's DNS queries are told from those of the application that they are
+//     made for.
+func redirections() []chain {
+	return []chain{
+		{rawTable, "prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, [][]expr.Any{
+			join(protocol(unix.IPPROTO_UDP), port(source, expr.CmpOpEq, 53), mark(expr.CmpOpNeq, Mark), setZone(1)),
+		}},
+		{rawTable, "output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw, [][]expr.Any{
+			join(protocol(unix.IPPROTO_UDP), port(destination, expr.CmpOpEq, 53), mark(expr.CmpOpEq, Mark), setZone(1)),
+		}},
+		{mangleTable, "prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, [][]expr.Any{
+			join(mark(expr.CmpOpEq, Mark), markConnection(replyMark)),
+		}},
+		{mangleTable, "output", nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle, [][]expr.Any{
+			join(connectionMark(replyMark), restoreMark()),
+		}},
+		{natTable, "prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, [][]expr.Any{
+			join(address(source, expr.CmpOpEq, probeAddr), protocol(unix.IPPROTO_TCP), accept()),
+			join(address(source, expr.CmpOpEq, probeAddr6), protocol(unix.IPPROTO_TCP), accept()),
+			tcpElsewhere(loopback, port(destination, expr.CmpOpNeq, HBONEPort), redirect(InboundPort)),
+			tcpElsewhere(loopback6, port(destination, expr.CmpOpNeq, HBONEPort), redirect(InboundPort)),
+		}},
+		{natTable, "output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, outputRules()},
 	}
 }
 
-// Redirect captures the pod's TCP traffic, IPv4 and IPv6.
+// outputRules are what happens to what the pod sends.
+func outputRules() [][]expr.Any {
+	dns := port(destination, expr.CmpOpEq, 53)
+	return [][]expr.Any{
+		join(address(destination, expr.CmpOpEq, probeAddr), protocol(unix.IPPROTO_TCP), accept()),
+		join(address(destination, expr.CmpOpEq, probeAddr6), protocol(unix.IPPROTO_TCP), accept()),
+		join(throughLoopback(expr.CmpOpNeq), protocol(unix.IPPROTO_UDP), dns, mark(expr.CmpOpNeq, Mark), redirect(DNSPort)),
+		tcpElsewhere(loopback, dns, redirect(DNSPort)),
+		tcpElsewhere(loopback6, dns, redirect(DNSPort)),
+		join(protocol(unix.IPPROTO_TCP), mark(expr.CmpOpEq, replyMark), accept()),
+		join(throughLoopback(expr.CmpOpEq), address(destination, expr.CmpOpNeq, loopback), accept()),
+		join(throughLoopback(expr.CmpOpEq), address(destination, expr.CmpOpNeq, loopback6), accept()),
+		tcpElsewhere(loopback, nil, redirect(OutboundPort)),
+		tcpElsewhere(loopback6, nil, redirect(OutboundPort)),
+	}
+}
+
+// tcpElsewhere is a rule for TCP that ztunnel did not send and that does not go
+// to the loopback address, whose family is the rule's.
+func tcpElsewhere(self netip.Addr, ports, do []expr.Any) []expr.Any {
+	return join(address(destination, expr.CmpOpNeq, self), protocol(unix.IPPROTO_TCP), ports, mark(expr.CmpOpNeq, Mark), do)
+}
+
+// Redirect captures the pod's TCP traffic and DNS, IPv4 and IPv6, as the CNI
+// agent does before it tells ztunnel of the pod.
 func (p *Pod) Redirect() error {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(p.handle)))
 	if err != nil {
 		return fmt.Errorf("%s: open nftables: %w", p.Name, err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: redirectTable})
-	for _, r := range redirections() {
-		base := conn.AddChain(&nftables.Chain{
-			Name: r.base, Table: table, Type: nftables.ChainTypeNAT,
-			Hooknum: r.hook, Priority: nftables.ChainPriorityNATDest,
-		})
-		chain := conn.AddChain(&nftables.Chain{Name: r.chain, Table: table})
+	tables := map[string]*nftables.Table{}
+	for _, c := range redirections() {
+		table := tables[c.table]
+		if table == nil {
+			table = conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: c.table})
+			tables[c.table] = table
+		}
+		base := conn.AddChain(&nftables.Chain{Name: c.name, Table: table, Type: c.kind, Hooknum: c.hook, Priority: c.priority})
+		own := conn.AddChain(&nftables.Chain{Name: "istio-" + c.name, Table: table})
 		conn.AddRule(&nftables.Rule{Table: table, Chain: base, Exprs: []expr.Any{
-			&expr.Verdict{Kind: expr.VerdictJump, Chain: r.chain},
+			&expr.Verdict{Kind: expr.VerdictJump, Chain: own.Name},
 		}})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: r.rule})
+		for _, rule := range c.rules {
+			conn.AddRule(&nftables.Rule{Table: table, Chain: own, Exprs: rule})
+		}
 	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("%s: set redirection rules: %w", p.Name, err)
 	}
+	return p.in(func(h *netlink.Handle) error { return replyRoutes(h, p.Addr6.IsValid()) })
+}
+
+// replyTable is the routing table for marked replies.
+const replyTable, replyPriority = 100, 32764
+
+// replyRoutes makes the pod take packets that bear the reply mark for its own,
+// whomever they are addressed to.
+func replyRoutes(h *netlink.Handle, ipv6 bool) error {
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	everything := map[int]netip.Prefix{netlink.FAMILY_V4: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	if ipv6 {
+		everything[netlink.FAMILY_V6] = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	for family, prefix := range everything {
+		rule := netlink.NewRule()
+		rule.Family, rule.Priority, rule.Table = family, replyPriority, replyTable
+		mask := uint32(markMask)
+		rule.Mark, rule.Mask = replyMark, &mask
+		if err := h.RuleAdd(rule); err != nil {
+			return fmt.Errorf("add rule for marked replies: %w", err)
+		}
+		dst := ipNet(prefix)
+		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: dst, Table: replyTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST}
+		if err := h.RouteAdd(route); err != nil {
+			return fmt.Errorf("add route for marked replies: %w", err)
+		}
+	}
 	return nil
-}
-
-func join(parts ...[]expr.Any) (all []expr.Any) {
-	for _, part := range parts {
-		all = append(all, part...)
-	}
-	return all
-}
-
-// register is the one that each match loads into.
-const register = 1
-
-func otherThanLoopback(key expr.MetaKey) []expr.Any {
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, "lo")
-	return []expr.Any{
-		&expr.Meta{Key: key, Register: register},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: name},
-	}
-}
-
-func tcp() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_TCP}},
-	}
-}
-
-func destinationOtherThan(port uint16) []expr.Any {
-	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binaryutil.BigEndian.PutUint16(port)},
-	}
-}
-
-func unmarked() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
-		&expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(markMask), Xor: binaryutil.NativeEndian.PutUint32(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binaryutil.NativeEndian.PutUint32(Mark)},
-	}
-}
-
-func redirect(port uint16) []expr.Any {
-	return []expr.Any{
-		&expr.Immediate{Register: register, Data: binaryutil.BigEndian.PutUint16(port)},
-		&expr.Redir{RegisterProtoMin: register},
-	}
 }

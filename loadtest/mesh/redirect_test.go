@@ -2,44 +2,60 @@ package mesh
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// describe writes a rule as nft would list it. It reads the expressions that go
-// to the kernel, not what they were made of.
+// describe writes a rule as nft would list it, more or less. It reads the
+// expressions that go to the kernel, not what they were made of.
 func describe(t *testing.T, rule []expr.Any) string {
 	t.Helper()
 	var words []string
-	loaded, redirectTo := "", ""
+	loaded, immediate := "", []byte(nil)
 	for _, e := range rule {
 		switch e := e.(type) {
 		case *expr.Meta:
-			loaded = map[expr.MetaKey]string{
-				expr.MetaKeyIIFNAME: "iifname", expr.MetaKeyOIFNAME: "oifname",
-				expr.MetaKeyL4PROTO: "meta l4proto", expr.MetaKeyMARK: "meta mark",
+			name := map[expr.MetaKey]string{
+				expr.MetaKeyOIFNAME: "oifname", expr.MetaKeyL4PROTO: "meta l4proto",
+				expr.MetaKeyMARK: "meta mark", expr.MetaKeyNFPROTO: "meta nfproto",
 			}[e.Key]
-		case *expr.Payload:
-			if e.Base != expr.PayloadBaseTransportHeader || e.Offset != 2 || e.Len != 2 {
-				t.Fatalf("payload %+v is not the destination port", e)
+			if e.SourceRegister {
+				words = append(words, name, "set", loaded)
 			}
-			loaded = "th dport"
+			loaded = name
+		case *expr.Ct:
+			name := map[expr.CtKey]string{expr.CtKeyMARK: "ct mark", expr.CtKeyZONE: "ct zone"}[e.Key]
+			if !e.SourceRegister {
+				loaded = name
+				continue
+			}
+			if immediate != nil {
+				loaded = fmt.Sprint(binary.NativeEndian.Uint16(immediate))
+			}
+			words = append(words, name, "set", loaded)
+		case *expr.Payload:
+			loaded = field(t, e)
 		case *expr.Bitwise:
 			loaded += fmt.Sprintf(" & %#x ^ %#x", binary.NativeEndian.Uint32(e.Mask), binary.NativeEndian.Uint32(e.Xor))
 		case *expr.Cmp:
-			words = append(words, loaded, map[expr.CmpOp]string{expr.CmpOpEq: "==", expr.CmpOpNeq: "!="}[e.Op], value(e.Data))
+			words = append(words, loaded, map[expr.CmpOp]string{expr.CmpOpEq: "==", expr.CmpOpNeq: "!="}[e.Op], value(loaded, e.Data))
 		case *expr.Immediate:
-			redirectTo = fmt.Sprint(binary.BigEndian.Uint16(e.Data))
+			immediate = e.Data
 		case *expr.Redir:
-			words = append(words, "redirect to :"+redirectTo)
+			words = append(words, "redirect to :"+fmt.Sprint(binary.BigEndian.Uint16(immediate)))
+		case *expr.Verdict:
+			words = append(words, map[expr.VerdictKind]string{expr.VerdictAccept: "accept"}[e.Kind])
 		default:
 			t.Fatalf("rule contains %T, which is not described", e)
 		}
@@ -47,7 +63,27 @@ func describe(t *testing.T, rule []expr.Any) string {
 	return strings.Join(words, " ")
 }
 
-func value(b []byte) string {
+// field is what a rule looks at in a packet.
+func field(t *testing.T, p *expr.Payload) string {
+	t.Helper()
+	name := map[expr.Payload]string{
+		{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}: "th sport",
+		{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}: "th dport",
+		{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}:  "ip saddr",
+		{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}:  "ip daddr",
+		{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16}:  "ip6 saddr",
+		{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16}: "ip6 daddr",
+	}[*p]
+	if name == "" {
+		t.Fatalf("payload %+v is not described", p)
+	}
+	return name
+}
+
+func value(loaded string, b []byte) string {
+	if addr, ok := netip.AddrFromSlice(b); ok && strings.HasPrefix(loaded, "ip") {
+		return addr.String()
+	}
 	switch len(b) {
 	case 1:
 		return fmt.Sprint(b[0])
@@ -62,8 +98,11 @@ func value(b []byte) string {
 func TestRedirections(t *testing.T) {
 	hooks := map[*nftables.ChainHook]string{nftables.ChainHookPrerouting: "prerouting", nftables.ChainHookOutput: "output"}
 	var out strings.Builder
-	for _, r := range redirections() {
-		fmt.Fprintf(&out, "chain %s, hook %s: jump %s\nchain %s: %s\n", r.base, hooks[r.hook], r.chain, r.chain, describe(t, r.rule))
+	for _, c := range redirections() {
+		fmt.Fprintf(&out, "table %s, type %s, hook %s, priority %d: jump istio-%s\n", c.table, c.kind, hooks[c.hook], *c.priority, c.name)
+		for _, rule := range c.rules {
+			fmt.Fprintf(&out, "  %s\n", describe(t, rule))
+		}
 	}
 	golden(t, "testdata/redirections.txt", out.String())
 }
@@ -179,6 +218,15 @@ func TestRedirect(t *testing.T) {
 		}
 	}
 
+	// DNS over TCP goes to the listener for it, even to a resolver on loopback.
+	listen(t, client, DNSPort, got)
+	for _, to := range []string{"10.96.0.10:53", "127.0.0.53:53"} {
+		if answer := dial(t, client, netip.MustParseAddrPort(to)); answer != "at 15053" {
+			t.Errorf("dial %v answers %q, want at 15053", to, answer)
+		}
+		<-got
+	}
+
 	// What arrives.
 	outsider := addPod(t, client.Node, "outsider")
 	listen(t, server, InboundPort, got)
@@ -228,6 +276,69 @@ func TestRedirectMarked(t *testing.T) {
 		unix.Close(fd)
 		if err != nil || string(answer[:n]) != want {
 			t.Errorf("with mark %#x: read = %q, %v, want %q", mark, answer[:max(n, 0)], err, want)
+		}
+	}
+}
+
+// A connection to the application that ztunnel makes in its client's name: the
+// answers to an address of another pod come back to ztunnel.
+func TestRedirectKeepsSource(t *testing.T) {
+	m := newMesh(t)
+	server := addPod(t, addNode(t, m, "node-1"), "server")
+	client := addPod(t, server.Node, "client")
+	if err := server.Redirect(); err != nil {
+		t.Fatal(err)
+	}
+	sources := make(chan netip.Addr, 2)
+	ln, err := server.Listen(t.Context(), 8080)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { ln.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.AcceptTCP()
+			if err != nil {
+				return
+			}
+			sources <- c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+			fmt.Fprint(c, "hello")
+			c.Close()
+		}
+	}()
+	for _, addr := range [][2]netip.Addr{{client.Addr, server.Addr}, {client.Addr6, server.Addr6}} {
+		if !addr[0].IsValid() {
+			continue
+		}
+		dialer := net.Dialer{
+			Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr[0], 0)),
+			Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				return errors.Join(raw.Control(func(fd uintptr) {
+					transparent := unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+					if addr[0].Is6() {
+						transparent = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+					}
+					err = errors.Join(transparent, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, Mark))
+				}), err)
+			},
+		}
+		var answer []byte
+		err := server.Do(func() error {
+			c, err := dialer.DialContext(t.Context(), "tcp", netip.AddrPortFrom(addr[1], 8080).String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			answer, err = io.ReadAll(c)
+			return err
+		})
+		if err != nil || string(answer) != "hello" {
+			t.Fatalf("from %s to %s: %q, %v, want hello", addr[0], addr[1], answer, err)
+		}
+		if got := <-sources; got != addr[0] {
+			t.Errorf("the application sees %s, want %s", got, addr[0])
 		}
 	}
 }

@@ -17,54 +17,64 @@ import (
 // Ports of ztunnel that are not redirected to.
 const (
 	AdminPort     = 15000
-	MetricsPort   = 15020 // a virtual port: nothing listens there
+	MetricsPort   = 15020 // a virtual port, as long as nothing listens there
 	ReadinessPort = 15021
 )
 
 // pollEvery is how often something is asked that cannot be waited for.
 const pollEvery = 20 * time.Millisecond
 
-// ZtunnelConfig says how to run the ztunnel of one pod.
+// ZtunnelConfig says how to run the ztunnel of a node.
 type ZtunnelConfig struct {
 	Binary string
-	// Name is the name of the pod in the local configuration.
+	// Name is that of ztunnel's pod.
 	Name string
-	// Identity is that of the pod, with its namespace and service account.
+	// Identity is that of ztunnel itself, with its namespace and service account.
 	Identity spiffe.ID
-	// LocalFile is the local configuration.
-	LocalFile string
+	// ControlPlane is where xDS and the CA are.
+	ControlPlane netip.AddrPort
+	// ClusterID is that of the control plane.
+	ClusterID string
+	// RootFile has the root certificate of the control plane, TokenFile the token
+	// that ztunnel shows to it.
+	RootFile, TokenFile string
+	// Socket is where the node's CNI agent listens.
+	Socket string
 	// LogFile is where its log goes. It must not exist.
 	LogFile string
-	// Env is what to set beside, or instead of, what dedicated mode needs.
+	// Env is what to set beside, or instead of, what follows from the above.
 	Env map[string]string
 }
 
-// Ztunnel is the ztunnel of one pod, in dedicated mode.
+// Ztunnel is the ztunnel of a node, in shared mode.
 type Ztunnel struct {
 	*Process
+	// Pod is where it runs itself. It serves other pods of the node.
 	Pod *Pod
 }
 
-// StartZtunnel starts a ztunnel for the pod, which should be captured; see
+// StartZtunnel starts a ztunnel in this pod, which should not be captured, to
+// serve the pods of its node that the CNI agent tells it; see
 // [Ztunnel.AwaitReady].
 func (p *Pod) StartZtunnel(c ZtunnelConfig) (*Ztunnel, error) {
+	server := "https://" + c.ControlPlane.String()
 	env := map[string]string{
-		"PROXY_MODE":             "dedicated",
-		"PROXY_WORKLOAD_INFO":    c.Identity.Namespace + "/" + c.Name + "/" + c.Identity.ServiceAccount,
-		"NODE_NAME":              p.Node.Name,
-		"POD_NAME":               c.Name,
-		"POD_NAMESPACE":          c.Identity.Namespace,
-		"SERVICE_ACCOUNT":        c.Identity.ServiceAccount,
-		"TRUST_DOMAIN":           c.Identity.TrustDomain,
-		"INSTANCE_IP":            p.Addr.String(),
-		"XDS_ADDRESS":            "",
-		"CA_ADDRESS":             "",
-		"FAKE_CA":                "true",
-		"LOCAL_XDS_PATH":         c.LocalFile,
-		"IPV6_ENABLED":           strconv.FormatBool(p.Addr6.IsValid()),
-		"PACKET_MARK":            strconv.Itoa(Mark),
-		"ENABLE_ORIG_SRC":        "false", // replies to a kept address would need the rules left out
-		"ISTIO_META_DNS_CAPTURE": "false",
+		"PROXY_MODE":            "shared",
+		"NODE_NAME":             p.Node.Name,
+		"POD_NAME":              c.Name,
+		"POD_NAMESPACE":         c.Identity.Namespace,
+		"SERVICE_ACCOUNT":       c.Identity.ServiceAccount,
+		"TRUST_DOMAIN":          c.Identity.TrustDomain,
+		"INSTANCE_IP":           p.Addr.String(),
+		"CLUSTER_ID":            c.ClusterID,
+		"ISTIO_META_CLUSTER_ID": c.ClusterID,
+		"XDS_ADDRESS":           server,
+		"XDS_ROOT_CA":           c.RootFile,
+		"CA_ADDRESS":            server,
+		"CA_ROOT_CA":            c.RootFile,
+		"AUTH_TOKEN":            c.TokenFile,
+		"INPOD_UDS":             c.Socket,
+		"IPV6_ENABLED":          strconv.FormatBool(p.Addr6.IsValid()),
 	}
 	maps.Copy(env, c.Env)
 	command := Command{Path: c.Binary, LogFile: c.LogFile}

@@ -41,7 +41,7 @@ func placeVariables() []variable {
 			set:      into(text, func(in *inputs) *string { return &in.PodNamespace }),
 		},
 		{
-			Variable: Variable{Name: "SERVICE_ACCOUNT", Type: "string", Meaning: "own service account; with `POD_NAME` and `POD_NAMESPACE` it gives this process an identity of its own", Status: Later},
+			Variable: Variable{Name: "SERVICE_ACCOUNT", Type: "string", Meaning: "own service account; with `POD_NAME` and `POD_NAMESPACE` it gives this process an identity of its own"},
 			set:      into(text, func(in *inputs) *string { return &in.ServiceAccount }),
 		},
 		{
@@ -49,11 +49,11 @@ func placeVariables() []variable {
 			set:      into(text, func(in *inputs) *string { return &in.TrustDomain }),
 		},
 		{
-			Variable: Variable{Name: "INSTANCE_IP", Type: "IP address", Default: "1.1.1.1", Meaning: "own address, as told to the control plane", Status: Later},
+			Variable: Variable{Name: "INSTANCE_IP", Type: "IP address", Default: "1.1.1.1", Meaning: "own address, as told to the control plane"},
 			set:      into(instanceIP, func(in *inputs) *string { return &in.InstanceIP }),
 		},
 		{
-			Variable: Variable{Name: "KUBERNETES_SERVICE_HOST", Type: "presence", Meaning: "if set to anything, the default control plane is istiod's service, else it is localhost", Status: Later},
+			Variable: Variable{Name: "KUBERNETES_SERVICE_HOST", Type: "presence", Meaning: "if set to anything, the default control plane is istiod's service, else it is localhost"},
 			set:      into(present, func(in *inputs) *bool { return &in.kubernetes }),
 		},
 	}
@@ -65,43 +65,43 @@ func controlVariables() []variable {
 	rootType := "path, `SYSTEM` or PEM text"
 	return []variable{
 		{
-			Variable: Variable{Name: "XDS_ADDRESS", Type: "URI", Unset: "`discoveryAddress` of the proxy configuration, else `https://istiod.istio-system.svc:15012` in Kubernetes, else `https://localhost:15012`", Meaning: "control plane; empty switches xDS off; without a scheme it is https", Status: Later},
+			Variable: Variable{Name: "XDS_ADDRESS", Type: "URI", Unset: "`discoveryAddress` of the proxy configuration, else `https://istiod.istio-system.svc:15012` in Kubernetes, else `https://localhost:15012`", Meaning: "control plane; empty switches xDS off; without a scheme it is https"},
 			set:      intoPointer(text, func(in *inputs) **string { return &in.xdsAddress }),
 		},
 		{
-			Variable: Variable{Name: "CA_ADDRESS", Type: "URI", Unset: "as `XDS_ADDRESS`, without regard to the proxy configuration", Meaning: "certificate authority; ignored with `FAKE_CA`", Status: Later},
+			Variable: Variable{Name: "CA_ADDRESS", Type: "URI", Unset: "as `XDS_ADDRESS`, without regard to the proxy configuration", Meaning: "certificate authority; ignored with `FAKE_CA`"},
 			set:      intoPointer(text, func(in *inputs) **string { return &in.caAddress }),
 		},
 		{
-			Variable: Variable{Name: "XDS_ROOT_CA", Type: rootType, Default: defaultRoot, Meaning: "roots that verify the control plane; a file is read at each connection and may come later", Status: Later},
+			Variable: Variable{Name: "XDS_ROOT_CA", Type: rootType, Default: defaultRoot, Meaning: "roots that verify the control plane; a file is read at each connection and may come later"},
 			set:      into(text, func(in *inputs) *string { return &in.xdsRoot }),
 		},
 		{
-			Variable: Variable{Name: "CA_ROOT_CA", Type: rootType, Default: defaultRoot, Meaning: "roots that verify the CA", Status: Later},
+			Variable: Variable{Name: "CA_ROOT_CA", Type: rootType, Default: defaultRoot, Meaning: "roots that verify the CA"},
 			set:      into(text, func(in *inputs) *string { return &in.caRoot }),
 		},
 		{
-			Variable: Variable{Name: "AUTH_TOKEN", Type: "path or token", Unset: "`./var/run/secrets/tokens/istio-token` if it exists at start, else none", Meaning: "bearer token for control plane and CA; a file is read for each use", Status: Later, Secret: true},
+			Variable: Variable{Name: "AUTH_TOKEN", Type: "path or token", Unset: "`./var/run/secrets/tokens/istio-token` if it exists at start, else none", Meaning: "bearer token for control plane and CA; a file is read for each use", Secret: true},
 			set:      intoPointer(secret, func(in *inputs) **Secret { return &in.authToken }),
 		},
 		{
-			Variable: Variable{Name: "ALT_XDS_HOSTNAME", Type: "string", Meaning: "one more name accepted in the control plane's certificate", Status: Later},
+			Variable: Variable{Name: "ALT_XDS_HOSTNAME", Type: "string", Meaning: "one more name accepted in the control plane's certificate"},
 			set:      into(text, func(in *inputs) *string { return &in.AltXDSHostname }),
 		},
 		{
-			Variable: Variable{Name: "ALT_CA_HOSTNAME", Type: "string", Meaning: "one more name accepted in the CA's certificate", Status: Later},
+			Variable: Variable{Name: "ALT_CA_HOSTNAME", Type: "string", Meaning: "one more name accepted in the CA's certificate"},
 			set:      into(text, func(in *inputs) *string { return &in.AltCAHostname }),
 		},
 		{
-			Variable: Variable{Name: "XDS_HEADER_<K>", Type: "string", Meaning: "metadata `<k>` (lower case) of every xDS stream", Status: Later, Secret: true},
+			Variable: Variable{Name: "XDS_HEADER_<K>", Type: "string", Meaning: "metadata `<k>` (lower case) of every xDS stream", Secret: true},
 			each:     headerInto("XDS_HEADER_", func(in *inputs) *[]Header { return &in.XDSHeaders }),
 		},
 		{
-			Variable: Variable{Name: "CA_HEADER_<K>", Type: "string", Meaning: "metadata `<k>` (lower case) of every request to the CA", Status: Later, Secret: true},
+			Variable: Variable{Name: "CA_HEADER_<K>", Type: "string", Meaning: "metadata `<k>` (lower case) of every request to the CA", Secret: true},
 			each:     headerInto("CA_HEADER_", func(in *inputs) *[]Header { return &in.CAHeaders }),
 		},
 		{
-			Variable: Variable{Name: "XDS_ON_DEMAND", Type: "bool", Default: "false", Meaning: "ask for workloads only when needed; not together with the DNS proxy", Status: Later},
+			Variable: Variable{Name: "XDS_ON_DEMAND", Type: "bool", Default: "false", Meaning: "ask for workloads only when needed; not together with the DNS proxy"},
 			set:      into(boolean, func(in *inputs) *bool { return &in.XDSOnDemand }),
 		},
 		{
@@ -117,7 +117,7 @@ func controlVariables() []variable {
 			set:      into(positive, func(in *inputs) *time.Duration { return &in.CSRTimeout }),
 		},
 		{
-			Variable: Variable{Name: "CRL_PATH", Type: "path", Meaning: "file of revoked certificates; empty means none", Status: Later},
+			Variable: Variable{Name: "CRL_PATH", Type: "path", Meaning: "file of revoked certificates; empty means none"},
 			set:      into(text, func(in *inputs) *string { return &in.CRLPath }),
 		},
 		{
@@ -155,11 +155,11 @@ func metadataVariables() []variable {
 			set:      into(text, func(in *inputs) *string { return &in.IstioVersion }),
 		},
 		{
-			Variable: Variable{Name: "ISTIO_META_DNS_CAPTURE", Type: "`true` or anything else", Default: "true", Meaning: "answer DNS of workloads; also possible as `proxyMetadata`", Status: Later},
+			Variable: Variable{Name: "ISTIO_META_DNS_CAPTURE", Type: "`true` or anything else", Default: "true", Meaning: "serve the DNS of workloads, on port 15053; also possible as `proxyMetadata`"},
 			set:      func(*inputs, string) error { return nil },
 		}, // read from the merged metadata
 		{
-			Variable: Variable{Name: "ISTIO_META_DNS_PROXY_ADDR", Type: "`localhost:PORT` or `IP:PORT`", Default: "localhost:15053", Meaning: "where DNS is answered; also possible as `proxyMetadata`", Status: Later},
+			Variable: Variable{Name: "ISTIO_META_DNS_PROXY_ADDR", Type: "`localhost:PORT` or `IP:PORT`", Default: "localhost:15053", Meaning: "where DNS is served; also possible as `proxyMetadata`"},
 			set:      func(*inputs, string) error { return nil },
 		}, // read from the merged metadata
 		{
@@ -167,7 +167,7 @@ func metadataVariables() []variable {
 			each:     func(in *inputs, key, value string) error { in.metadata[key] = value; return nil },
 		},
 		{
-			Variable: Variable{Name: "ISTIO_METAJSON_<K>", Type: "JSON", Meaning: "node metadata `<K>` of any type; what does not parse is logged and left out", Status: Later},
+			Variable: Variable{Name: "ISTIO_METAJSON_<K>", Type: "JSON", Meaning: "node metadata `<K>` of any type; what does not parse is logged and left out"},
 			each:     setMetadataJSON,
 		},
 		{
@@ -197,11 +197,11 @@ func dataPathVariables() []variable {
 			set:      intoPointer(number[uint32](0, math.MaxUint32), func(in *inputs) **uint32 { return &in.packetMark }),
 		},
 		{
-			Variable: Variable{Name: "INPOD_UDS", Type: "path", Default: "/var/run/ztunnel/ztunnel.sock", Meaning: "socket of the CNI agent", Status: Later},
+			Variable: Variable{Name: "INPOD_UDS", Type: "path", Default: "/var/run/ztunnel/ztunnel.sock", Meaning: "socket of the CNI agent"},
 			set:      into(text, func(in *inputs) *string { return &in.InpodUDS }),
 		},
 		{
-			Variable: Variable{Name: "INPOD_PORT_REUSE", Type: "bool", Default: "true", Meaning: "SO_REUSEPORT on listeners in pods", Status: Later},
+			Variable: Variable{Name: "INPOD_PORT_REUSE", Type: "bool", Default: "true", Meaning: "SO_REUSEPORT on listeners in pods"},
 			set:      into(boolean, func(in *inputs) *bool { return &in.InpodPortReuse }),
 		},
 		{Variable: Variable{Name: "INPOD_ENABLED", Type: "any", Meaning: "set by the chart; without effect", Status: Ignored}},

@@ -81,7 +81,7 @@ func serve(t *testing.T, upstreams ...netip.AddrPort) (udp, tcp string) {
 			t.Errorf("Serve() = %v, want nil", err)
 		}
 	})
-	return s.sockets[0].PacketConn.LocalAddr().String(), s.sockets[1].Listener.Addr().String()
+	return s.udp[0].LocalAddr().String(), s.tcp[0].Addr().String()
 }
 
 func ask(t *testing.T, network, server, name string) *dns.Msg {
@@ -171,7 +171,7 @@ func TestServe_EndsWhileQueriesWait(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx) }()
-	client, err := net.Dial("udp", s.sockets[0].PacketConn.LocalAddr().String())
+	client, err := net.Dial("udp", s.udp[0].LocalAddr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestServe_EndsWhileQueriesWait(t *testing.T) {
 		for range 10 {
 			_, _ = client.Write(query)
 		}
-		return s.Refused() > 0
+		return s.config.Metrics.Refused() > 0
 	})
 	start := time.Now()
 	cancel()
@@ -217,7 +217,7 @@ func TestForward_AnUpdateIsPassedOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	updates := make(chan *dns.Msg, 1)
-	upstream := &dns.Server{PacketConn: packets, MsgAcceptFunc: accept, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	upstream := &dns.Server{PacketConn: packets, MsgAcceptFunc: func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		updates <- q
 		_ = w.WriteMsg(new(dns.Msg).SetReply(q))
 	})}
@@ -298,4 +298,98 @@ func TestServe_ClosesConnectionsOfClientsAboveTheLimit(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Errorf("after another connection has ended: %v, want an answer", err)
 	}
+}
+
+// What is no query is not answered, what cannot be forwarded is refused.
+func TestRespond(t *testing.T) {
+	s, err := Listen(t.Context(), Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	pack := func(change func(*dns.Msg)) []byte {
+		m := new(dns.Msg).SetQuestion("there.test.", dns.TypeA)
+		change(m)
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	two := func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }
+	for _, tc := range []struct {
+		name  string
+		query []byte
+		code  int // -1: no answer
+	}{
+		{"nothing", nil, -1},
+		{"half a header", make([]byte, 11), -1},
+		{"an answer", pack(func(m *dns.Msg) { m.Response = true }), -1},
+		{"an unknown operation", pack(func(m *dns.Msg) { m.Opcode = 15 }), dns.RcodeNotImplemented},
+		{"two questions", pack(two), dns.RcodeFormatError},
+		{"a header without its question", pack(func(*dns.Msg) {})[:12], dns.RcodeFormatError},
+		{"a question that is cut off", pack(func(*dns.Msg) {})[:20], dns.RcodeFormatError},
+		{"no resolver", pack(func(*dns.Msg) {}), dns.RcodeServerFailure},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			answer := s.respond("udp", tc.query)
+			if (answer == nil) != (tc.code < 0) {
+				t.Fatalf("answer %x, want code %d", answer, tc.code)
+			}
+			if answer == nil {
+				return
+			}
+			m := new(dns.Msg)
+			if err := m.Unpack(answer); err != nil || m.Rcode != tc.code || !m.Response {
+				t.Errorf("answer %v, %v, want %s", m, err, dns.RcodeToString[tc.code])
+			}
+		})
+	}
+}
+
+// Clients may send several queries on one connection.
+func TestServe_SeveralQueriesOnAConnection(t *testing.T) {
+	_, tcp := serve(t, resolver(t, "there.test.", "192.0.2.7"))
+	c, err := dns.Dial("tcp", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i := range maxTCPQueries {
+		if _, _, err := new(dns.Client).ExchangeWithConn(new(dns.Msg).SetQuestion("there.test.", dns.TypeA), c); err != nil {
+			t.Fatalf("query %d: %v", i, err)
+		}
+	}
+	if _, err := c.Conn.Read(make([]byte, 1)); err == nil {
+		t.Errorf("the connection goes on after %d queries", maxTCPQueries)
+	}
+}
+
+// No message makes the server panic, and every answer can be read.
+func FuzzRespond(f *testing.F) {
+	b, err := new(dns.Msg).SetQuestion("there.test.", dns.TypeA).SetEdns0(1232, true).Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(b[:12])
+	var panics atomic.Int64
+	s, err := Listen(context.Background(), Config{Log: slog.New(slog.DiscardHandler), Panics: &panics})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	f.Fuzz(func(t *testing.T, query []byte) {
+		answer := s.respond("udp", query)
+		if panics.Load() > 0 {
+			t.Fatalf("panic at %x", query)
+		}
+		if answer == nil {
+			return
+		}
+		m := new(dns.Msg)
+		if err := m.Unpack(answer); err != nil || !m.Response || m.Rcode == dns.RcodeSuccess {
+			t.Errorf("answer %v, %v to %x", m, err, query)
+		}
+	})
 }

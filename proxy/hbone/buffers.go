@@ -100,9 +100,8 @@ func classFor(n int) int {
 	return classHuge
 }
 
-// TrimBuffers drops the large buffers that are kept for the next use. It is for
-// moments when a burst is over.
-func TrimBuffers() {
+// trimBuffers drops the large buffers that are kept for the next use.
+func trimBuffers() {
 	for i := range pools.large {
 		l := &pools.large[i]
 		l.mu.Lock()

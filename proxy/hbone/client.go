@@ -81,6 +81,17 @@ func (cc *ClientConn) PeerMaxStreams() int {
 	return int(cc.c.peerMax)
 }
 
+// Assume lowers the limit of streams that counts until the server's SETTINGS
+// tell its own. It is for a tunnel to a server that was met before: what it
+// refuses would have to be sent again.
+func (cc *ClientConn) Assume(streams int) {
+	cc.c.mu.Lock()
+	defer cc.c.mu.Unlock()
+	if !cc.c.peerTold {
+		cc.c.peerMax = min(cc.c.peerMax, uint32(streams))
+	}
+}
+
 // Usable reports whether the tunnel takes requests at all: it is alive, not
 // closing, and the server has not said GOAWAY. It says nothing about room.
 func (cc *ClientConn) Usable() bool {
@@ -110,6 +121,20 @@ func (cc *ClientConn) Abort(cause error) {
 		cause = ErrAborted
 	}
 	cc.c.drop(cause)
+}
+
+// OnDone has f called when the tunnel has ended, by the goroutine that ends it;
+// at once if it has ended already. There is one such function, and it must not
+// block.
+func (cc *ClientConn) OnDone(f func()) {
+	c := cc.c
+	c.mu.Lock()
+	c.onDone = f
+	ended := c.ended
+	c.mu.Unlock()
+	if ended {
+		f()
+	}
 }
 
 // Done is closed when the tunnel has ended.
@@ -180,7 +205,7 @@ func (c *conn) request(r *Request) (*Stream, error) {
 		b = appendRequest(b, r)
 		c.scratch = b
 		if err = c.appendBlock(b, id, false); err == nil {
-			err = c.finishWrite(true)
+			err = c.finishSoon(true)
 		}
 		if err != nil {
 			err = c.unsent(s, err)

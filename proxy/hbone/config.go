@@ -76,6 +76,9 @@ type Limits struct {
 	Period time.Duration
 }
 
+// DefaultHandshakeTimeout is Config.HandshakeTimeout where that is zero.
+const DefaultHandshakeTimeout = 15 * time.Second
+
 const (
 	// maxSendFrame is the largest DATA frame with its header that is sent,
 	// however large a frame the peer allows: sixteen full TLS records.
@@ -103,7 +106,7 @@ func (cfg *Config) withDefaults(client bool) *Config {
 	orUint32(&c.Limits.HeaderList, list)
 	orDuration(&c.PingInterval, 10*time.Second)
 	orDuration(&c.PingTimeout, 20*time.Second)
-	orDuration(&c.HandshakeTimeout, 15*time.Second)
+	orDuration(&c.HandshakeTimeout, DefaultHandshakeTimeout)
 	orDuration(&c.ConnectTimeout, 30*time.Second)
 	orDuration(&c.HeaderTimeout, 15*time.Second)
 	orDuration(&c.Limits.Period, 10*time.Second)

@@ -29,9 +29,10 @@ type conn struct {
 	wmu     sync.Mutex
 	waiters atomic.Int32
 	// Under wmu.
-	scratch  []byte // for the frames of requests and responses
-	flushing bool   // a temporary flusher is on its way
-	writeErr error
+	scratch    []byte // for the frames of requests and responses
+	flushing   bool   // a temporary flusher is on its way
+	writeErr   error
+	postponing postponing
 
 	// ctrl holds control frames until somebody has the write lock.
 	ctrlMu  sync.Mutex
@@ -51,6 +52,7 @@ type conn struct {
 	recvWin     int64
 	peerPayload int // of our DATA frames
 	peerMax     uint32
+	peerTold    bool      // the peer's SETTINGS have come; of clients only
 	windowQueue []*Stream // wait for sendWin
 	answered    uint32    // client: the highest stream with a response
 	peerGoAway  bool
@@ -63,6 +65,7 @@ type conn struct {
 	sweeping    bool // the timer of pending requests is set
 
 	done   chan struct{} // closed by end
+	onDone func()        // called by end; nil for none. Guarded by mu
 	timers timers
 	// explained is how many control frames of the peer our own traffic explains.
 	explained atomic.Int64
@@ -228,7 +231,7 @@ func (c *conn) end(err error) {
 		err = nil
 	}
 	c.err, c.ended, c.closing = err, true, true
-	streams := c.streams
+	streams, onDone := c.streams, c.onDone
 	c.streams = nil
 	fate := c.fate(err)
 	for _, s := range streams {
@@ -243,6 +246,9 @@ func (c *conn) end(err error) {
 	c.discardInput()
 	c.rec.Close()
 	c.rec.in.discard()
+	if onDone != nil {
+		onDone()
+	}
 	close(c.done)
 }
 

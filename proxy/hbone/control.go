@@ -37,8 +37,7 @@ func (c *conn) settings(flags http2.Flags, id uint32, p []byte) error {
 		return nil
 	}
 	if !c.gotFirst.Load() {
-		c.gotFirst.Store(true)
-		c.timers.stopHandshake()
+		c.firstSettings()
 	} else if err := c.countControl(); err != nil {
 		return err
 	}
@@ -49,6 +48,17 @@ func (c *conn) settings(flags http2.Flags, id uint32, p []byte) error {
 	}
 	c.putControl(appendSettingsAck)
 	return nil
+}
+
+// firstSettings ends the time of assumptions.
+func (c *conn) firstSettings() {
+	c.gotFirst.Store(true)
+	c.timers.stopHandshake()
+	if c.client {
+		c.mu.Lock()
+		c.peerTold, c.peerMax = true, c.cfg.AssumedStreams // stands unless the SETTINGS say otherwise
+		c.mu.Unlock()
+	}
 }
 
 func (c *conn) setting(id http2.SettingID, v uint32) error {

@@ -4,6 +4,8 @@ import (
 	"syscall"
 
 	"golang.org/x/net/http2"
+
+	"ztunnel/proxy/relay"
 )
 
 // deliver takes payload that has just arrived. Only the reader calls it. The
@@ -78,9 +80,9 @@ func (s *Stream) appFailed(err error) {
 func (r *relayState) tryWrite(p []byte) (int, error) { return r.write(p, false) }
 
 func (r *relayState) write(p []byte, block bool) (int, error) {
-	r.wp, r.werr, r.wblock = p, nil, block
+	r.wp, r.werr, r.wblock = p, 0, block
 	err := r.rc.Write(r.writeFn)
-	if err == nil {
+	if err == nil && r.werr != 0 {
 		err = r.werr
 	}
 	n := len(p) - len(r.wp)
@@ -94,7 +96,7 @@ func (r *relayState) write(p []byte, block bool) (int, error) {
 // writeReady writes until everything is gone or the socket is full.
 func (r *relayState) writeReady(fd uintptr) bool {
 	for len(r.wp) > 0 {
-		n, errno := rawWrite(fd, r.wp)
+		n, errno := relay.RawWrite(fd, r.wp)
 		if errno == syscall.EAGAIN {
 			return !r.wblock
 		}

@@ -208,6 +208,9 @@ func (t *Traceparent) String() string {
 	return string(t.Append(buf[:0]))
 }
 
+// ID returns the trace id in hexadecimal digits.
+func (t *Traceparent) ID() string { return hex.EncodeToString(t.TraceID[:]) }
+
 // ParseTraceparent reads the value of the field. Anything but 55 characters with
 // four hexadecimal fields of the right lengths is malformed and to be ignored.
 func ParseTraceparent(s string) (Traceparent, bool) {

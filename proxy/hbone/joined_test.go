@@ -28,6 +28,16 @@ func within[T any](t *testing.T, what string, ch <-chan T) T {
 	panic("unreachable")
 }
 
+// runOn runs a relay to its end.
+func runOn(r Relaying) error {
+	for {
+		again, err := r.Run()
+		if !again {
+			return err
+		}
+	}
+}
+
 // A relay that was joined runs on after its handler has returned, and holds
 // nothing of the request. Serve waits for it.
 func TestJoinOutlivesHandler(t *testing.T) {
@@ -64,7 +74,7 @@ func TestJoinOutlivesHandler(t *testing.T) {
 	p.must(p.fr.WritePing(true, ping.Data))
 	p.wantGoAway(1, http2.ErrCodeNo)
 	result := make(chan error, 1)
-	go func() { result <- h.r.Run() }()
+	go func() { result <- runOn(h.r) }()
 	if got := string(p.wantData(1, 5)); got != "early" {
 		t.Errorf("echoed %q, want early", got)
 	}
@@ -110,7 +120,7 @@ func TestServeWaitsForJoined(t *testing.T) {
 	case <-time.After(10 * time.Millisecond):
 	}
 	near.Close()
-	_ = r.Run()
+	_ = runOn(r)
 	within(t, "the end of Serve", served)
 }
 
@@ -139,7 +149,7 @@ func TestCancelBeforeRun(t *testing.T) {
 	p, s, near, r := cancelTest(t)
 	s.Cancel(errCancelled)
 	p.wantReset(1, http2.ErrCodeCancel)
-	if err := r.Run(); !errors.Is(err, errCancelled) {
+	if err := runOn(r); !errors.Is(err, errCancelled) {
 		t.Errorf("Run() = %v, want the cause of Cancel", err)
 	}
 	wantGone(t, near)
@@ -148,7 +158,7 @@ func TestCancelBeforeRun(t *testing.T) {
 func TestCancelWhileRelaying(t *testing.T) {
 	p, s, near, r := cancelTest(t)
 	result := make(chan error, 1)
-	go func() { result <- r.Run() }()
+	go func() { result <- runOn(r) }()
 	_, err := near.Write([]byte("hello"))
 	p.must(err)
 	p.wantData(1, 5)
@@ -174,7 +184,7 @@ func TestCancelWhileAttaching(t *testing.T) {
 		var n counts
 		r := s.Join(far, &n.to, &n.from, Downstream)
 		result := make(chan error, 1)
-		go func() { result <- r.Run() }()
+		go func() { result <- runOn(r) }()
 		s.Cancel(errCancelled)
 		if err := within(t, "the end of the relay", result); !errors.Is(err, errCancelled) {
 			t.Fatalf("Run() = %v, want the cause of Cancel", err)
@@ -188,7 +198,7 @@ func TestCancelAfterEnd(t *testing.T) {
 	p, s, near, r := cancelTest(t)
 	near.CloseWrite()
 	p.writeData(1, true, "bye")
-	if err := r.Run(); err != nil {
+	if err := runOn(r); err != nil {
 		t.Fatalf("Run() = %v, want nil", err)
 	}
 	p.wantEnd(1)
@@ -205,7 +215,7 @@ func TestEndWithoutShutdown(t *testing.T) {
 	const size = 300 << 10
 	p, _, near, r := cancelTest(t)
 	result := make(chan error, 1)
-	go func() { result <- r.Run() }()
+	go func() { result <- runOn(r) }()
 	_, err := near.Write([]byte("hello"))
 	p.must(err)
 	p.must(near.CloseWrite())
@@ -236,7 +246,7 @@ func TestEndWithoutShutdown(t *testing.T) {
 func TestWindowUpdatesForSmallMessages(t *testing.T) {
 	p, s, near, r := cancelTest(t)
 	result := make(chan error, 1)
-	go func() { result <- r.Run() }()
+	go func() { result <- runOn(r) }()
 	for range 400 {
 		_, err := near.Write([]byte("a"))
 		p.must(err)

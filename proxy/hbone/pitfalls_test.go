@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
+
+	"ztunnel/proxy/relay"
 )
 
 // Each test here holds a mistake that is easily made in an engine of this shape
@@ -337,8 +339,8 @@ func TestPitfallSocketsDoNotBlock(t *testing.T) {
 			if err != nil || flags&unix.O_NONBLOCK == 0 {
 				t.Errorf("flags %#x, %v, want a socket that does not block", flags, err)
 			}
-			if _, err := rawRead(fd, make([]byte, 1)); err != syscall.EAGAIN {
-				t.Errorf("rawRead() = %v, want EAGAIN", err)
+			if _, err := relay.RawRead(fd, make([]byte, 1)); err != syscall.EAGAIN {
+				t.Errorf("RawRead() = %v, want EAGAIN", err)
 			}
 			if lowat, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT); err != nil || lowat != notSentLowat {
 				t.Errorf("TCP_NOTSENT_LOWAT = %d, %v, want %d", lowat, err, notSentLowat)

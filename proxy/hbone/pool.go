@@ -59,6 +59,7 @@ type tunnel interface {
 	Open(ctx context.Context, r *Request) (*Stream, error)
 	Active() int
 	PeerMaxStreams() int
+	Assume(streams int)
 	Usable() bool
 	Close()
 	Abort(cause error)

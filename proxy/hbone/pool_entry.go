@@ -18,6 +18,9 @@ type poolEntry struct {
 	dead    bool // not in the map any more; use another
 	tunnels []*pooledTunnel
 	dials   []*poolDial
+	// limit is how many streams the server allowed on a tunnel when it was asked
+	// last, 0 if it never was. A new tunnel assumes the same.
+	limit int
 }
 
 // pooledTunnel is a tunnel with the pool's accounts of it.
@@ -74,10 +77,14 @@ func (e *poolEntry) take(p *Pool, after uint64) (t *pooledTunnel, d *poolDial, g
 }
 
 // join adds a waiter to a dial, a new one if the others have as many waiters as
-// a tunnel takes streams. e.mu is held.
+// a tunnel is known to take streams. e.mu is held.
 func (e *poolEntry) join(p *Pool) *poolDial {
+	most := p.cfg.MaxStreams
+	if e.limit > 0 {
+		most = min(most, e.limit)
+	}
 	for _, d := range e.dials {
-		if d.waiters < p.cfg.MaxStreams {
+		if d.waiters < most {
 			d.waiters++
 			return d
 		}
@@ -101,6 +108,9 @@ func (e *poolEntry) finish(d *poolDial, conn tunnel, err error, made uint64) (ke
 	d.err = err
 	if err != nil || d.waiters == 0 {
 		return false
+	}
+	if e.limit > 0 {
+		conn.Assume(e.limit)
 	}
 	d.granted = d.waiters
 	// A peer that allows no streams at all is left to refuse them: else its
@@ -204,7 +214,12 @@ func (e *poolEntry) empty() bool { return len(e.tunnels) == 0 && len(e.dials) ==
 // reserve takes one stream if fewer than the configured and the peer's limit
 // are in use. The entry's lock is held.
 func (t *pooledTunnel) reserve(limit int) bool {
-	limit = min(limit, t.conn.PeerMaxStreams())
+	if peer := t.conn.PeerMaxStreams(); peer < limit {
+		limit = peer
+	}
+	if limit > 0 {
+		t.entry.limit = limit
+	}
 	if t.streams >= limit {
 		// The tunnel counts the streams that are open, of which some belong to
 		// the requests under way, so the sum is never too low.

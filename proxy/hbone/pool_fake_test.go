@@ -20,6 +20,8 @@ type fakeTunnel struct {
 
 	mu      sync.Mutex
 	limit   int // PeerMaxStreams
+	assumed int // what the pool said it may be
+	untold  bool
 	active  int
 	peak    int
 	opened  int
@@ -108,6 +110,15 @@ func (f *fakeTunnel) Active() int { return f.get(func(f *fakeTunnel) int { retur
 
 func (f *fakeTunnel) PeerMaxStreams() int { return f.get(func(f *fakeTunnel) int { return f.limit }) }
 
+func (f *fakeTunnel) Assume(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.assumed = n
+	if f.untold {
+		f.limit = min(f.limit, n)
+	}
+}
+
 func (f *fakeTunnel) Usable() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,6 +145,7 @@ type fakeNet struct {
 	onOpen func(f *fakeTunnel) func(ctx context.Context) error
 	limit  int // of the tunnels, 0: 1000
 	most   int
+	untold bool // the tunnels have no SETTINGS, so what is assumed of them counts
 
 	mu      sync.Mutex
 	tunnels []*fakeTunnel
@@ -150,7 +162,7 @@ func (n *fakeNet) dial(ctx context.Context, key Key) (tunnel, error) {
 			return nil, err
 		}
 	}
-	f := &fakeTunnel{key: key, limit: n.limit, most: n.most, done: make(chan struct{})}
+	f := &fakeTunnel{key: key, limit: n.limit, most: n.most, untold: n.untold, done: make(chan struct{})}
 	if f.limit == 0 {
 		f.limit = 1000
 	}

@@ -149,6 +149,24 @@ func TestPoolHeedsPeerLimit(t *testing.T) {
 	})
 }
 
+// A new tunnel to a server whose limit is known gets no more streams than that
+// before its SETTINGS have come.
+func TestPoolRemembersPeerLimit(t *testing.T) {
+	testPool(t, PoolConfig{MaxStreams: 10}, &fakeNet{untold: true}, func(p *poolTest) {
+		p.open(testKey(1), 1)
+		p.net.list()[0].setLimit(3)
+		p.open(testKey(1), 6)
+		for i, f := range p.wantTunnels(3) {
+			if want := 3; i > 0 && f.assumed != want {
+				t.Errorf("tunnel %d assumes %d streams, want %d", i, f.assumed, want)
+			}
+			if peak := f.get(func(f *fakeTunnel) int { return f.peak }); peak > 3 {
+				t.Errorf("tunnel %d had %d streams, want at most 3", i, peak)
+			}
+		}
+	})
+}
+
 func TestPoolPeerWithoutStreams(t *testing.T) {
 	net := &fakeNet{limit: -1} // allows none
 	net.onDial = func(context.Context, int, Key) error { time.Sleep(time.Millisecond); return nil }

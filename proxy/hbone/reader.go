@@ -31,6 +31,8 @@ var errPreface = errors.New("the client did not send the preface of HTTP/2")
 
 // read runs until the tunnel ends, which it makes sure of.
 func (c *conn) read() {
+	c.enter()
+	defer c.leave()
 	c.end(c.readBatches())
 }
 

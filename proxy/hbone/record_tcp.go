@@ -4,8 +4,8 @@ import (
 	"io"
 	"net"
 	"syscall"
-	"unsafe"
 
+	"ztunnel/proxy/relay"
 	"ztunnel/proxy/socket"
 )
 
@@ -57,7 +57,7 @@ func (t *tcpIO) fill(in *inbox) error {
 func (t *tcpIO) readReady(fd uintptr) bool {
 	t.in.room()
 	space := t.in.buf.b[t.in.w:]
-	t.readN, t.readErr = rawRead(fd, space)
+	t.readN, t.readErr = relay.RawRead(fd, space)
 	if t.readErr == syscall.EAGAIN {
 		t.in.drop()
 		return false
@@ -81,7 +81,7 @@ func (t *tcpIO) write(p []byte, block bool) (int, error) {
 
 func (t *tcpIO) writeReady(fd uintptr) bool {
 	for t.outN < len(t.out) {
-		n, errno := rawWrite(fd, t.out[t.outN:])
+		n, errno := relay.RawWrite(fd, t.out[t.outN:])
 		if errno == syscall.EAGAIN {
 			return !t.block
 		}
@@ -92,33 +92,4 @@ func (t *tcpIO) writeReady(fd uintptr) bool {
 		t.outN += n
 	}
 	return true
-}
-
-// rawRead and rawWrite call the kernel without telling the scheduler, which is
-// only right for sockets that never block: it saves the scheduler's monitor from
-// taking the processor away from every copy of a large batch.
-func rawRead(fd uintptr, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		switch errno {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
-	}
-}
-
-func rawWrite(fd uintptr, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		switch errno {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
-	}
 }

@@ -1,7 +1,6 @@
 package hbone
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"sync/atomic"
@@ -40,16 +39,18 @@ type relayState struct {
 	locked bool  // the write lock is held, to be finished and released
 	eof    bool  // the application has ended its side
 	dir    Direction
-	wblock bool // down: wait for the application's socket
-	n      int  // cold: bytes in buf behind the frame header
-	win    int  // hot: window reserved
+	wblock bool          // down: wait for the application's socket
+	peek   bool          // the stack is new: ask before reading
+	stack  atomic.Uint32 // stackFixed and so on
+	n      int           // cold: bytes in buf behind the frame header
+	win    int           // hot: window reserved
 	buf    *buffer
-	rerr   error // of reading the application's socket
+	rerr   syscall.Errno // of reading the application's socket
 	readFn func(fd uintptr) bool
 
 	// Down: of whoever writes the application's socket now.
 	wp      []byte // not written yet
-	werr    error
+	werr    syscall.Errno
 	writeFn func(fd uintptr) bool
 
 	down                  atomic.Uint32 // downOpen, downEnding, downEnded
@@ -78,7 +79,8 @@ func (s *Stream) Relay(ctx context.Context, app *net.TCPConn, toTunnel, fromTunn
 		stop := context.AfterFunc(ctx, func() { s.Cancel(context.Cause(ctx)) })
 		defer stop()
 	}
-	return r.run()
+	_, err := r.run()
+	return err
 }
 
 func (s *Stream) newRelay(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64, dir Direction) *relayState {
@@ -90,18 +92,23 @@ func (s *Stream) newRelay(app *net.TCPConn, toTunnel, fromTunnel *atomic.Uint64,
 	return r
 }
 
-// run moves the bytes.
-func (r *relayState) run() error {
+// run moves the bytes. It reports whether it is to be called again.
+func (r *relayState) run() (again bool, err error) {
 	s := r.s
-	rc, err := r.app.SyscallConn()
-	if err != nil {
-		s.Reset(http2.ErrCodeCancel)
-		r.app.Close()
-		return err
+	if r.rc == nil {
+		rc, err := r.app.SyscallConn()
+		if err != nil {
+			s.Reset(http2.ErrCodeCancel)
+			r.app.Close()
+			return false, err
+		}
+		r.rc = rc
+		r.attach()
 	}
-	r.rc = rc
-	r.attach()
 	upErr := r.pump()
+	if r.interrupted(upErr) {
+		return true, nil
+	}
 	upClose := s.sendEnd()
 	r.upEnded.Store(r.eof)
 	r.waitDown()
@@ -111,12 +118,12 @@ func (r *relayState) run() error {
 	cancelled := s.cancelled
 	s.mu.Unlock()
 	if cancelled != nil {
-		return cancelled
+		return false, cancelled
 	}
 	if r.dir == Downstream {
-		return relay.Result(upErr, upClose, r.downErr, r.downCloseErr)
+		return false, relay.Result(upErr, upClose, r.downErr, r.downCloseErr)
 	}
-	return relay.Result(r.downErr, r.downCloseErr, upErr, upClose)
+	return false, relay.Result(r.downErr, r.downCloseErr, upErr, upClose)
 }
 
 // waitDown waits until nothing more is written to the application's socket.
@@ -182,10 +189,18 @@ func (r *relayState) pump() error {
 		} else {
 			err = r.hot()
 		}
-		if err != nil || r.eof || r.rerr != nil {
-			return cmp.Or(err, r.rerr)
+		if err != nil || r.eof || r.rerr != 0 {
+			return r.readError(err)
 		}
 	}
+}
+
+// readError is err, or else that of reading the application's socket.
+func (r *relayState) readError(err error) error {
+	if err == nil && r.rerr != 0 {
+		return r.rerr
+	}
+	return err
 }
 
 // cold moves what a small buffer holds, or waits for it.
@@ -217,6 +232,13 @@ func (r *relayState) cold() error {
 // readReady is called by the poller's read operation while the socket is
 // readable; false waits for more.
 func (r *relayState) readReady(fd uintptr) bool {
+	if r.peek {
+		r.peek = false
+		if nothingYet(fd) {
+			return false
+		}
+	}
+	r.grown()
 	if r.class != classCold {
 		return r.readHot(fd)
 	}
@@ -242,7 +264,7 @@ func (r *relayState) readCold(fd uintptr) (again bool) {
 		r.buf, r.n = takeBuffer(classCold), 0
 	}
 	for space := r.buf.b[frameHeader+r.n:]; len(space) > 0; space = r.buf.b[frameHeader+r.n:] {
-		n, errno := rawRead(fd, space)
+		n, errno := relay.RawRead(fd, space)
 		switch {
 		case errno == syscall.EAGAIN:
 			return true
@@ -280,7 +302,7 @@ func (r *relayState) trySend() bool {
 	r.toTunnel.Add(uint64(n))
 	r.buf.release()
 	r.buf, r.n = nil, 0
-	if c.finishWrite(false) != nil || c.flushing {
+	if c.finishSoon(false) != nil || c.flushing {
 		r.locked = true
 		return true
 	}
@@ -320,7 +342,7 @@ func (r *relayState) hot() error {
 	r.locked = false
 	if err != nil || r.buf == nil || r.n == 0 {
 		r.releaseHot()
-		if err := cmp.Or(err, r.rerr); err != nil {
+		if err := r.readError(err); err != nil {
 			_ = r.unlockIdle()
 			return err
 		}
@@ -368,7 +390,7 @@ func (r *relayState) readHot(fd uintptr) bool {
 		return true
 	}
 	r.buf = takeBuffer(int(r.class))
-	n, errno := rawRead(fd, r.buf.b[frameHeader:frameHeader+r.win])
+	n, errno := relay.RawRead(fd, r.buf.b[frameHeader:frameHeader+r.win])
 	r.n = n
 	switch {
 	case errno == syscall.EAGAIN:
@@ -403,59 +425,4 @@ func (r *relayState) adapt() {
 	default:
 		r.small = 0
 	}
-}
-
-// appendData appends b[9:] as DATA frames, with their headers written over what
-// has been sent before. The caller holds wmu and has the window.
-func (s *Stream) appendData(b []byte) error {
-	c := s.c
-	c.mu.Lock()
-	gone, most := s.gone || s.sendClosed, c.peerPayload
-	s.payload = s.payload || !gone
-	c.mu.Unlock()
-	if gone {
-		return relay.ErrWriteZero
-	}
-	c.explain(len(b))
-	for len(b) > frameHeader {
-		n := min(len(b)-frameHeader, most)
-		putHeader(b, n, http2.FrameData, 0, s.id)
-		if err := c.append(b[:frameHeader+n]); err != nil {
-			return relay.ErrWriteZero
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
-// sendData sends what the windows allow of b[9:] in one frame, with END_STREAM
-// if end is set and it is all. It returns the number of bytes, 0 if there is no
-// window now.
-func (s *Stream) sendData(b []byte, end bool) (int, error) {
-	c := s.c
-	c.lockWrite()
-	defer c.unlockWrite()
-	var flags http2.Flags
-	c.mu.Lock()
-	n, err := s.takeWindowLocked(min(len(b)-frameHeader, c.peerPayload))
-	s.payload = s.payload || n > 0
-	if end && n > 0 && n == len(b)-frameHeader {
-		flags = http2.FlagDataEndStream
-		c.sentEndLocked(s)
-	}
-	c.mu.Unlock()
-	if err != nil || n == 0 {
-		_ = c.finishWrite(true)
-		return 0, err
-	}
-	c.explain(n)
-	putHeader(b, n, http2.FrameData, flags, s.id)
-	err = c.append(b[:frameHeader+n])
-	if err == nil {
-		err = c.finishWrite(true)
-	}
-	if err != nil {
-		return 0, relay.ErrWriteZero
-	}
-	return n, nil
 }

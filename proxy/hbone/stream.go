@@ -160,7 +160,7 @@ func (s *Stream) Accept(h Header) error {
 	c.scratch = b
 	err := c.appendBlock(b, s.id, false)
 	if err == nil {
-		err = c.finishWrite(true)
+		err = c.finishSoon(true)
 	}
 	return err
 }
@@ -268,7 +268,7 @@ func (s *Stream) sendEnd() error {
 	}
 	c.lockWrite()
 	err := s.appendEnd()
-	if werr := c.finishWrite(true); err == nil && werr != nil {
+	if werr := c.finishSoon(true); err == nil && werr != nil {
 		err = c.writeEnd(werr)
 	}
 	c.unlockWrite()

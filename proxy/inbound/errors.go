@@ -32,6 +32,15 @@ func (e *unknownWorkloadError) Error() string {
 
 func (e *unknownWorkloadError) RejectReason() string { return string(connection.ReasonUnknownWorkload) }
 
+// unknownIdentityError says the same where the pod's certificate was needed.
+type unknownIdentityError struct{ info workload.Info }
+
+func (e *unknownIdentityError) Error() string {
+	return "signing error: " + (&identity.UnknownWorkloadError{Workload: e.info}).Error()
+}
+
+func (e *unknownIdentityError) RejectReason() string { return string(connection.ReasonUnknownWorkload) }
+
 // signingError says that the pod's own certificate could not be had.
 type signingError struct{ err error }
 

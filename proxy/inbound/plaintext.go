@@ -41,7 +41,7 @@ func (s *Server) handlePlaintext(ctx context.Context, conn *net.TCPConn) {
 		s.reject(src, target, err)
 		return
 	}
-	local, err := s.local(ctx)
+	local, err := s.local(ctx, target.Addr())
 	if err != nil {
 		s.reject(src, target, err)
 		return
@@ -87,7 +87,7 @@ func (p *plaintext) authorize(w *workload.Workload) rbac.Decision {
 // the pod's record of today too, so that a policy attached to the workload
 // later counts as well.
 func (p *plaintext) Recheck() error {
-	w := p.Store.Local(p.Workload)
+	w := p.Store.Pod(p.Workload, p.Network, p.target.Addr())
 	if w == nil {
 		return nil // the record may come back; the CNI agent tells when the pod goes
 	}

@@ -65,9 +65,13 @@ type Config struct {
 	HBONE        *hbone.Config
 	Live         *live.Set
 	Recorder     *connection.Recorder
-	Surface      Surface       // virtual ports of the pod; nil if there are none
-	Panics       *atomic.Int64 // counts recovered panics
-	Log          *slog.Logger  // scope proxy::inbound
+	Demand       workload.Demand // gets what Store does not have yet; nil if it has all
+	// Span marks the lines of a stream in the log; nil leaves the marks away.
+	Span        func(log *slog.Logger, name string, attrs ...slog.Attr) *slog.Logger
+	Revocations *identity.CRL // ends tunnels of peers that are revoked; nil ends none
+	Surface     Surface       // virtual ports of the pod; nil if there are none
+	Panics      *atomic.Int64 // counts recovered panics
+	Log         *slog.Logger  // scope proxy::inbound
 }
 
 // Certificates gives the certificate of an identity, and waits for it if it
@@ -135,9 +139,10 @@ func (s *Server) serve(ctx context.Context, ln *net.TCPListener, handle func(con
 	})
 }
 
-// local finds the record of the pod, waiting for it if it must.
-func (s *Server) local(ctx context.Context) (*workload.Workload, error) {
-	if w := s.Store.Local(s.Workload); w != nil {
+// local finds the record of the pod, which has the given address, waiting for
+// it if it must.
+func (s *Server) local(ctx context.Context, addr netip.Addr) (*workload.Workload, error) {
+	if w := s.Store.Pod(s.Workload, s.Network, addr); w != nil {
 		return w, nil
 	}
 	wait, cancel := context.WithTimeout(ctx, s.WorkloadWait)

@@ -3,6 +3,7 @@ package inbound
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 func (t *tunnel) handle(ctx context.Context, hs *hbone.Stream) {
 	start := time.Now()
 	defer t.recovered(func() { hs.Reset(http2.ErrCodeInternal) })
+	t.tell(ctx, hs.Request())
 	local, destination, err := t.destination(ctx, hs.Request())
 	if err != nil {
 		status := http.StatusServiceUnavailable
@@ -46,6 +48,20 @@ func (t *tunnel) handle(ctx context.Context, hs *hbone.Stream) {
 	s.serve(ctx, start)
 }
 
+// tell logs a request, marked with the trace id under which the other end logs
+// too.
+func (t *tunnel) tell(ctx context.Context, r *hbone.Request) {
+	if t.Span == nil || !t.Log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	trace, ok := hbone.ParseTraceparent(r.Header.Get(hbone.HeaderTraceparent))
+	if !ok {
+		trace = hbone.NewTraceparent()
+	}
+	t.Span(t.Log, "inbound", slog.String("id", trace.ID()), slog.Any("peer", t.src)).LogAttrs(ctx, slog.LevelDebug, "received request",
+		slog.String("method", r.Method), slog.String("authority", r.Authority))
+}
+
 // refuse answers a request with a status.
 func (t *tunnel) refuse(hs *hbone.Stream, status int) {
 	if err := hs.Reject(status); err != nil {
@@ -59,13 +75,15 @@ func (t *tunnel) destination(ctx context.Context, r *hbone.Request) (*workload.W
 	if r.Method != http.MethodConnect {
 		return nil, route.InboundDecision{}, &methodError{r.Method}
 	}
-	if _, ok := route.ParseAuthority(r.Authority); !ok {
+	asked, ok := route.ParseAuthority(r.Authority)
+	if !ok {
 		return nil, route.InboundDecision{}, route.NoValidAuthority(r.Authority)
 	}
-	local, err := t.local(ctx)
+	local, err := t.local(ctx, t.dst.Addr())
 	if err != nil {
 		return nil, route.InboundDecision{}, err
 	}
+	t.need(ctx, asked, local)
 	d, refused := route.Inbound(t.Store, &route.InboundRequest{
 		Local: local, Destination: t.dst, Authority: r.Authority, Network: t.Network, IllegalPorts: t.IllegalPorts,
 	})
@@ -73,6 +91,20 @@ func (t *tunnel) destination(ctx context.Context, r *hbone.Request) (*workload.W
 		return local, d, refused
 	}
 	return local, d, nil
+}
+
+// need gets what a request is about, unless that is known.
+func (t *tunnel) need(ctx context.Context, asked route.Authority, local *workload.Workload) {
+	if t.Demand == nil {
+		return
+	}
+	t.Demand.NeedAddress(ctx, t.Network, t.src.Addr())
+	switch {
+	case !asked.Addr.IsValid():
+		t.Demand.NeedHostname(ctx, workload.NamespacedHostname{Namespace: local.Namespace, Hostname: asked.Host})
+	case asked.Addr.Addr() != t.dst.Addr():
+		t.Demand.NeedAddress(ctx, t.Network, asked.Addr.Addr())
+	}
 }
 
 // stream is one request whose destination is understood.
@@ -115,16 +147,22 @@ func (v *served) Facts() live.Facts {
 	return f
 }
 
-// run relays to the end of the stream and records how it ended.
+// run relays to the end of the stream and records how it ended, on another
+// goroutine whenever that is wanted.
 func (v *served) run() {
-	defer v.tunnel.relays.Done()
-	err := errPanicked
+	again, err := false, errPanicked
 	defer func() {
+		if again {
+			go v.run() // in the place of this one
+			return
+		}
 		v.record.Close(err)
 		v.Remove()
+		v.tunnel.relays.Done()
 	}()
 	defer v.tunnel.recovered(func() { v.app.Close() })
-	err = relayed(v.relaying.Run())
+	again, err = v.relaying.Run()
+	err = relayed(err)
 }
 
 // authorize asks the policies, and those who serve in this process after them,
@@ -146,17 +184,20 @@ func (v *served) authorize(w *workload.Workload) (policy string, err error) {
 
 // Recheck asks again about the open stream, with the pod's record of today.
 func (v *served) Recheck() error {
-	w := v.tunnel.Store.Local(v.tunnel.Workload)
+	w := v.tunnel.Store.Pod(v.tunnel.Workload, v.tunnel.Network, v.tunnel.dst.Addr())
 	if w == nil {
 		return nil // the record may come back; the CNI agent tells when the pod goes
+	}
+	if w.TrustDomain != v.tunnel.trustDomain {
+		return live.ErrTrustChanged
 	}
 	_, err := v.authorize(w)
 	return err
 }
 
 // serve authorises the request, connects it with its application, relays, and
-// records how that ended. The relay goes on, after serve has returned, on a
-// goroutine whose stack has not grown here.
+// records how that ended. An idle relay goes on, after serve has returned, on a
+// goroutine whose stack has not grown here: the tunnel waits for what was joined.
 func (s *stream) serve(ctx context.Context, start time.Time) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -182,7 +223,7 @@ func (s *stream) serve(ctx context.Context, start time.Time) {
 	v.relaying = s.hs.Join(v.app, &s.record.Sent, &s.record.Received, hbone.Upstream)
 	v.OnEnd(s.hs.Cancel) // which ctx does no more
 	s.relays.Add(1)
-	go v.run() // the tunnel waits for what was joined
+	v.run()
 }
 
 // carry asks the policies and hands the stream to what serves it: this process,

@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
+	"ztunnel/proxy/live"
 	"ztunnel/proxy/socket"
 	"ztunnel/proxy/spiffe"
 	"ztunnel/telemetry/connection"
@@ -33,12 +35,15 @@ func (s *Server) handleTunnel(ctx context.Context, conn *net.TCPConn) {
 		s.reject(src, dst, &limitError{"HBONE connections", s.MaxConnections})
 		return
 	}
-	tls, err := s.handshake(ctx, conn)
+	tls, own, err := s.handshake(ctx, conn)
 	if err != nil {
 		s.reject(src, dst, err)
 		return
 	}
-	t := &tunnel{Server: s, conn: tls, src: src, dst: dst}
+	defer s.Revocations.Track(identity.Tunnel{
+		State: tls.TLS(), Own: own.certificate, Reporter: connection.Destination, Handshake: time.Now(),
+	}, func() { tls.Cancel(live.ErrCertificateRevoked) })()
+	t := &tunnel{Server: s, conn: tls, src: src, dst: dst, trustDomain: own.trustDomain}
 	if id, ok := identity.PeerID(tls.TLS()); ok {
 		t.peer, t.peerName = id, id.String()
 	}
@@ -61,36 +66,42 @@ func (s *Server) handleTunnel(ctx context.Context, conn *net.TCPConn) {
 
 // handshake proves the pod's identity to the peer and the peer's to us. The
 // time for it includes waiting for the pod's record and its certificate.
-func (s *Server) handshake(ctx context.Context, conn *net.TCPConn) (*hbone.ServerConn, error) {
+func (s *Server) handshake(ctx context.Context, conn *net.TCPConn) (*hbone.ServerConn, proof, error) {
 	defer s.handshaking.Add(-1)
 	if s.handshaking.Add(1) > int64(s.MaxHandshakes) {
-		return nil, &limitError{"pending TLS handshakes", s.MaxHandshakes}
+		return nil, proof{}, &limitError{"pending TLS handshakes", s.MaxHandshakes}
 	}
-	local, err := s.local(ctx)
+	local, err := s.local(ctx, socket.Local(conn).Addr())
 	if err != nil {
-		return nil, err
+		return nil, proof{}, &unknownIdentityError{s.Workload}
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, s.handshakeTimeout(), errCertificateTimeout)
 	defer cancel()
 	certificate, err := s.Certificates.Certificate(limited, local.Identity(), identity.RealTime)
 	if err != nil {
-		return nil, &signingError{err}
+		return nil, proof{}, &signingError{err}
 	}
 	tls, err := hbone.Server(ctx, conn, certificate.ServerConfig(), s.HBONE)
 	if err != nil {
-		return nil, &handshakeError{err}
+		return nil, proof{}, &handshakeError{err}
 	}
-	return tls, nil
+	return tls, proof{local.TrustDomain, certificate}, nil
+}
+
+// proof is who we were in a handshake.
+type proof struct {
+	trustDomain string // of the workload, as the control plane told it
+	certificate *identity.Certificate
 }
 
 // errCertificateTimeout ends a handshake that could not begin.
 var errCertificateTimeout = &hbone.TimeoutError{Stage: "a certificate for the TLS handshake"}
 
 func (s *Server) handshakeTimeout() time.Duration {
-	if s.HBONE == nil || s.HBONE.HandshakeTimeout <= 0 {
-		return 15 * time.Second
+	if s.HBONE == nil {
+		return hbone.DefaultHandshakeTimeout
 	}
-	return s.HBONE.HandshakeTimeout
+	return cmp.Or(s.HBONE.HandshakeTimeout, hbone.DefaultHandshakeTimeout)
 }
 
 // tunnel is one HBONE connection from an authenticated peer.
@@ -98,9 +109,11 @@ type tunnel struct {
 	*Server
 	conn     *hbone.ServerConn
 	src, dst netip.AddrPort
-	peer     spiffe.ID      // zero if the certificate names none
-	peerName string         // the same as a SPIFFE URI, or ""
-	relays   sync.WaitGroup // of streams whose handlers have ended
+	peer     spiffe.ID // zero if the certificate names none
+	peerName string    // the same as a SPIFFE URI, or ""
+	// trustDomain is that of the pod when it let the peer in.
+	trustDomain string
+	relays      sync.WaitGroup // of streams whose handlers have ended
 
 	next, prev *tunnel
 }

@@ -99,7 +99,7 @@ func TestTunnel_NoCertificateOfOurOwn(t *testing.T) {
 func TestTunnel_UnknownWorkload(t *testing.T) {
 	p := newPod(t, func(p *pod, c *inbound.Config) { p.web.Name, c.WorkloadWait = "web-1", short })
 	_ = proxytest.Ended(proxytest.Dial(t, clientIP, p.hboneAddr()))
-	p.access.Wait(t, "WARN connection failed", "error=failed to fetch information about local workload: web.default (web)")
+	p.access.Wait(t, "WARN connection failed", "error=signing error: workload is unknown: web.default (web)")
 	p.rejected(t, connection.ReasonUnknownWorkload, nil)
 }
 

@@ -25,6 +25,8 @@ var (
 	ErrDraining error = &cause{"connection closed due to connection drain", connection.FlagNone}
 	// ErrCertificateRevoked ends a connection whose peer's certificate was revoked.
 	ErrCertificateRevoked error = &cause{"connection closed: peer certificate revoked by CRL", connection.FlagRevoked}
+	// ErrTrustChanged ends a connection whose peer was let in when the workload was in another trust domain.
+	ErrTrustChanged error = &cause{"connection closed: the trust domain of the workload has changed", connection.FlagTLS}
 )
 
 // cause is why a connection was ended from outside.
@@ -229,15 +231,21 @@ func (s *Set) List() []*Conn {
 }
 
 // Recheck asks every ruled connection whether it is still allowed, and ends
-// those that are not with ErrPolicyChanged. It returns these and does not wait
+// those that are not, with their cause or with ErrPolicyChanged. It returns these and does not wait
 // for them: what a peer can delay must not delay the others.
 func (s *Set) Recheck() []*Conn {
 	var ended []*Conn
 	for _, c := range s.List() {
-		if c.owner.Recheck() != nil {
-			c.End(ErrPolicyChanged)
-			ended = append(ended, c)
+		err := c.owner.Recheck()
+		if err == nil {
+			continue
 		}
+		why := CauseOf(err)
+		if why == nil {
+			why = ErrPolicyChanged
+		}
+		c.End(why)
+		ended = append(ended, c)
 	}
 	return ended
 }

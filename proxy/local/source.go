@@ -49,8 +49,12 @@ func New(cfg Config) *Source {
 func (s *Source) Loaded() *Content { return s.loaded.Load() }
 
 // Load reads the configuration and replaces the content of the store and of the policy set by it. On an error, which
-// names the file and the field, both are left as they are.
+// names the file and the field, both are left as they are. Where no
+// configuration is given, it does nothing.
 func (s *Source) Load() error {
+	if s.cfg.Path == "" && s.cfg.Inline == "" {
+		return nil
+	}
 	data, err := s.read()
 	if err != nil {
 		return err

@@ -48,21 +48,27 @@ func (t *tunnelled) Facts() live.Facts {
 // Recheck returns nil: policies rule where connections arrive.
 func (t *tunnelled) Recheck() error { return nil }
 
-// run relays to the end of the connection and records how it ended.
-func (t *tunnelled) run() {
+// run relays to the end of the connection and records how it ended. It reports
+// whether it is to be called again, see [hbone.Relaying.Run].
+func (t *tunnelled) run() (again bool) {
 	err := errPanicked
 	defer func() {
+		if again {
+			return
+		}
 		t.app.Close()
 		t.record.Close(err)
 		t.Remove()
 	}()
-	err = relayed(t.relaying.Run())
+	again, err = t.relaying.Run()
+	err = relayed(err)
+	return again
 }
 
 // serve carries the connection to its end and records how it ended. What it
-// returns, if anything, is the rest of that: to be run on a goroutine of its own,
-// whose stack has not grown while the connection was set up.
-func (c *outgoing) serve(ctx context.Context) (rest func()) {
+// returns, if anything, is the rest of that, for which nothing of the set-up needs
+// to be held. It is to be run, and run again on another goroutine if it says so.
+func (c *outgoing) serve(ctx context.Context) (rest func() (again bool)) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	t := &tunnelled{app: c.app, src: c.src, target: c.target, dial: c.route.Dial, protocol: c.protocol()}

@@ -3,14 +3,18 @@ package outbound
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
+	"ztunnel/proxy/live"
 	"ztunnel/proxy/relay"
 	"ztunnel/proxy/socket"
 	"ztunnel/proxy/spiffe"
+	"ztunnel/telemetry/connection"
 )
 
 // Certificates gives the certificate of an identity, and waits for it if it
@@ -31,6 +35,7 @@ type Dialer struct {
 	Certificates Certificates
 	Sockets      *socket.Factory
 	HBONE        *hbone.Config
+	Revocations  *identity.CRL // ends tunnels to peers that are revoked; nil ends none
 }
 
 // Dial opens a tunnel for a key of the pool. It is the pool's dial function.
@@ -51,7 +56,18 @@ func (d *Dialer) Dial(ctx context.Context, key hbone.Key) (*hbone.ClientConn, er
 	default:
 		return nil, &relay.IOError{Err: err}
 	}
-	return hbone.Client(ctx, conn, certificate.ClientConfig(expected), d.HBONE)
+	return d.open(ctx, conn, certificate, expected)
+}
+
+// open begins a tunnel on a connection, which ends when its peer is revoked.
+func (d *Dialer) open(ctx context.Context, conn net.Conn, own *identity.Certificate, expected []spiffe.ID) (*hbone.ClientConn, error) {
+	tunnel, err := hbone.Client(ctx, conn, own.ClientConfig(expected), d.HBONE)
+	if err != nil || d.Revocations == nil {
+		return tunnel, err
+	}
+	t := identity.Tunnel{State: tunnel.TLS(), Own: own, Reporter: connection.Source, Handshake: time.Now()}
+	tunnel.OnDone(d.Revocations.Track(t, func() { tunnel.Cancel(live.ErrCertificateRevoked) }))
+	return tunnel, nil
 }
 
 // DialInner opens a tunnel through a stream of another one, which it owns from
@@ -62,7 +78,7 @@ func (d *Dialer) DialInner(ctx context.Context, outer *hbone.Stream, source spif
 		_ = outer.Close() // it was not used yet
 		return nil, &identityError{err}
 	}
-	return hbone.Client(ctx, outer, certificate.ClientConfig(expected), d.HBONE)
+	return d.open(ctx, outer, certificate, expected)
 }
 
 // parseIDs is the inverse of [route.Decision.ExpectedKey].

@@ -50,6 +50,8 @@ type pod struct {
 	ctx     context.Context
 	cut     context.CancelCauseFunc
 	served  sync.WaitGroup
+	// recorder replaces those of the destinations if it is set.
+	recorder func() *connection.Recorder
 }
 
 func newPod(t testing.TB, edit func(*pod, *outbound.Config)) *pod {
@@ -160,10 +162,14 @@ func (p *pod) destination(t testing.TB, ln *net.TCPListener, w *workload.Workloa
 	t.Helper()
 	access, set, panics := proxytest.NewLog(), new(live.Set), new(atomic.Int64)
 	policies := rbac.NewSet(p.log.Logger(), false)
+	recorder := connection.NewRecorder(connection.Config{Log: access.Logger()})
+	if p.recorder != nil {
+		recorder = p.recorder()
+	}
 	s := inbound.New(inbound.Config{
 		Workload: proxytest.Info(w), Network: network, Baggage: true, Store: store, Policies: policies, Certificates: p.certs,
 		Sockets: socket.NewFactory(socket.Config{}), HBONE: &hbone.Config{}, Live: set,
-		Recorder: connection.NewRecorder(connection.Config{Log: access.Logger()}), Panics: panics, Log: p.log.Logger(),
+		Recorder: recorder, Panics: panics, Log: p.log.Logger(),
 	})
 	ctx, cut := context.WithCancelCause(context.Background())
 	var served sync.WaitGroup

@@ -51,9 +51,12 @@ type Config struct {
 	Resolver     *net.Resolver   // for workloads that are only known by a hostname
 	Live         *live.Set       // where open connections are registered
 	Recorder     *connection.Recorder
-	Go           func(func())  // starts a short task; nil starts a goroutine
-	Panics       *atomic.Int64 // counts recovered panics
-	Log          *slog.Logger  // scope proxy::outbound
+	Demand       workload.Demand // gets what Store does not have yet; nil if it has all
+	// Span marks the lines of a connection in the log; nil leaves the marks away.
+	Span   func(log *slog.Logger, name string, attrs ...slog.Attr) *slog.Logger
+	Go     func(func())  // starts a short task; nil starts a goroutine
+	Panics *atomic.Int64 // counts recovered panics
+	Log    *slog.Logger  // scope proxy::outbound
 
 	// WorkloadWait bounds how long a connection waits for the record of its
 	// pod; zero means DefaultWorkloadWait.
@@ -103,8 +106,8 @@ func (s *Server) start(task func()) {
 	s.Go(task)
 }
 
-// handle serves one accepted connection. It begins here and goes on, if there
-// is something to go on with, on another goroutine of the same group.
+// handle serves one accepted connection. While that is idle it may go on on
+// other goroutines of the same group.
 func (s *Server) handle(ctx context.Context, conn *net.TCPConn, handlers *sync.WaitGroup) {
 	s.Recorder.SocketOpened(connection.Source)
 	rest := s.begin(ctx, conn, s.open.Add(1))
@@ -112,11 +115,22 @@ func (s *Server) handle(ctx context.Context, conn *net.TCPConn, handlers *sync.W
 		s.closed(conn)
 		return
 	}
-	handlers.Go(func() {
-		defer s.closed(conn)
-		defer s.recovered()
-		rest()
-	})
+	s.carryOn(conn, rest, handlers)
+}
+
+// carryOn runs what handle has left, on another goroutine whenever that is
+// wanted.
+func (s *Server) carryOn(conn *net.TCPConn, rest func() (again bool), handlers *sync.WaitGroup) {
+	again := false
+	defer func() {
+		if !again {
+			s.closed(conn)
+		}
+	}()
+	defer s.recovered()
+	if again = rest(); again {
+		handlers.Go(func() { s.carryOn(conn, rest, handlers) })
+	}
 }
 
 // closed ends what handle began.
@@ -127,7 +141,7 @@ func (s *Server) closed(conn *net.TCPConn) {
 }
 
 // begin sets a connection up and returns what is left to do.
-func (s *Server) begin(ctx context.Context, conn *net.TCPConn, open int64) (rest func()) {
+func (s *Server) begin(ctx context.Context, conn *net.TCPConn, open int64) (rest func() (again bool)) {
 	start := time.Now()
 	defer s.recovered()
 	if err := s.Sockets.Accepted(conn, true); err != nil {
@@ -157,12 +171,13 @@ func (s *Server) Proxy(ctx context.Context, conn *net.TCPConn, src, target netip
 	if rest := s.connect(ctx, conn, src, target, start); rest != nil {
 		stop := context.AfterFunc(ctx, func() { s.Live.EndAll(context.Cause(ctx)) })
 		defer stop()
-		rest()
+		for rest() { // nobody waits for a new stack here
+		}
 	}
 }
 
 // connect connects the pod with the target and returns what is left to do.
-func (s *Server) connect(ctx context.Context, conn *net.TCPConn, src, target netip.AddrPort, start time.Time) (rest func()) {
+func (s *Server) connect(ctx context.Context, conn *net.TCPConn, src, target netip.AddrPort, start time.Time) (rest func() (again bool)) {
 	source, decision, err := s.decide(ctx, src, target)
 	if err != nil {
 		s.reject(src, target, err)
@@ -173,7 +188,18 @@ func (s *Server) connect(ctx context.Context, conn *net.TCPConn, src, target net
 		Server: s, app: conn, src: src, target: target, source: source, route: decision, start: start,
 		trace: hbone.NewTraceparent(),
 	}
+	c.tell(ctx)
 	return c.serve(ctx)
+}
+
+// tell logs the route of the connection, marked with its trace id, under which
+// the other end logs too.
+func (c *outgoing) tell(ctx context.Context) {
+	if c.Span == nil || !c.Log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	c.Span(c.Log, "outbound", slog.String("id", c.trace.ID())).LogAttrs(ctx, slog.LevelDebug, "connection has a route",
+		slog.Any("src", c.src), slog.Any("dst", c.target), slog.Any("actual", c.route.Dial))
 }
 
 // decide finds the pod's own workload and the route of a connection.
@@ -181,7 +207,7 @@ func (s *Server) decide(ctx context.Context, src, target netip.AddrPort) (*workl
 	if err := route.CheckOutbound(target, s.IllegalPorts); err != nil {
 		return nil, route.Decision{}, err
 	}
-	source := s.Store.Local(s.Workload)
+	source := s.Store.Pod(s.Workload, s.Network, src.Addr())
 	if source == nil {
 		wait, cancel := context.WithTimeout(ctx, s.WorkloadWait)
 		defer cancel()
@@ -190,6 +216,9 @@ func (s *Server) decide(ctx context.Context, src, target netip.AddrPort) (*workl
 			s.Log.Warn(fmt.Sprintf("timed out waiting for workload '%s' from xds", s.Workload))
 			return nil, route.Decision{}, &unknownWorkloadError{s.Workload}
 		}
+	}
+	if s.Demand != nil {
+		s.Demand.NeedAddress(ctx, s.Network, target.Addr())
 	}
 	decision, err := route.Pick(s.Store, &route.Request{Source: source, Client: src, Target: target, Network: s.Network}, route.Random{})
 	if err == nil && decision.Hostname != "" {

@@ -36,8 +36,8 @@ type sample struct {
 
 // Config says what else is given back.
 type Config struct {
-	// Trim drops what others keep for the next burst, such as buffers. Nil is
-	// not called.
+	// Trim drops what others keep for the next burst, such as buffers. It is
+	// called twice, with a garbage collection in between. Nil is not called.
 	Trim func()
 	Log  *slog.Logger
 }
@@ -52,20 +52,34 @@ func Run(ctx context.Context, c Config) error {
 	defer ticks.Stop()
 	var d decider
 	read := reader()
-	for {
+	trim := c.Trim
+	if trim == nil {
+		trim = func() {}
+	}
+	// At least an interval lies between the steps, so that each finds what the
+	// others had to do for the one before done. The first gives most back at once.
+	for step := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticks.C:
-			if !d.next(read()) {
-				continue
-			}
-			if c.Trim != nil {
-				c.Trim()
-			}
+		}
+		switch due := d.next(read()); {
+		case due:
+			trim()
 			runtime.GC() // twice in all: what sync.Pool holds goes with the second
 			debug.FreeOSMemory()
 			release(pages)
+			step = 1
+		case !d.quiet:
+		case step == 1:
+			runtime.GC()
+			trim()
+			step = 2
+		case step == 2:
+			debug.FreeOSMemory()
+			release(pages)
+			step = 0
 		}
 	}
 }
@@ -87,13 +101,15 @@ type decider struct {
 	last    sample
 	at      uint64 // what had been allocated the last time
 	started bool   // the start of the process, a burst of its own, is over
+	quiet   bool   // little was allocated in the last interval
 }
 
 // next takes the sample of this interval.
 func (d *decider) next(now sample) bool {
 	before := d.last
 	d.last = now
-	if now.allocated-before.allocated > quiet {
+	d.quiet = now.allocated-before.allocated <= quiet
+	if !d.quiet {
 		return false
 	}
 	if burst := now.allocated - d.at; d.started && (burst < worth || burst < now.live/worthPart) {

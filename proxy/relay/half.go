@@ -4,13 +4,13 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 )
 
 // half is one direction of a session. One goroutine owns it.
 type half struct {
 	src, dst syscall.RawConn
 	out      *net.TCPConn   // dst again, to close its write end
+	back     *half          // the other direction
 	count    *atomic.Uint64 // bytes written to dst
 
 	// The callbacks of src.Read and dst.Write, made once: a method value allocates.
@@ -22,16 +22,18 @@ type half struct {
 	small      uint8   // consecutive small reads
 	eof        bool    // src has ended
 
-	err      error // why the copy ended, nil at end of file
-	closeErr error // of closing the write end of dst
+	done     atomic.Bool // at end of file, with all written that came before
+	err      error       // why the copy ended, nil at end of file
+	closeErr error       // of closing the write end of dst
 }
 
-func (h *half) init(src, dst syscall.RawConn, out *net.TCPConn, count *atomic.Uint64) {
-	h.src, h.dst, h.out, h.count = src, dst, out, count
+func (h *half) init(src, dst syscall.RawConn, out *net.TCPConn, count *atomic.Uint64, back *half) {
+	h.src, h.dst, h.out, h.count, h.back = src, dst, out, count, back
 	h.onReadable, h.onWritable = h.read, h.write
 }
 
-// run copies until src ends or an error happens, then closes the write end of dst.
+// run copies until src ends or an error happens, then closes the write end of dst. Where dst has ended itself, the
+// session is over and its close does that: there is nothing unread in dst for which the kernel would make a reset of it.
 func (h *half) run() {
 	for h.err == nil && !h.eof {
 		if err := h.src.Read(h.onReadable); err != nil {
@@ -46,7 +48,10 @@ func (h *half) run() {
 		}
 	}
 	h.drop()
-	h.closeErr = h.out.CloseWrite()
+	h.done.Store(h.err == nil)
+	if h.err != nil || !h.back.done.Load() {
+		h.closeErr = h.out.CloseWrite()
+	}
 }
 
 // fail records why the copy ends, unless a callback has recorded the cause.
@@ -71,7 +76,7 @@ func (h *half) read(fd uintptr) bool {
 	if h.buf == nil {
 		h.buf = takeBuffer(h.size)
 	}
-	n, errno := transfer(syscall.SYS_READ, fd, h.buf.bytes)
+	n, errno := RawRead(fd, h.buf.bytes)
 	switch {
 	case errno == syscall.EAGAIN:
 		h.drop()
@@ -109,7 +114,7 @@ func (h *half) adapt(n int) {
 // are written and counted, or there is an error.
 func (h *half) write(fd uintptr) bool {
 	for h.start < h.end {
-		n, errno := transfer(syscall.SYS_WRITE, fd, h.buf.bytes[h.start:h.end])
+		n, errno := RawWrite(fd, h.buf.bytes[h.start:h.end])
 		switch {
 		case errno == syscall.EAGAIN:
 			return false
@@ -124,15 +129,4 @@ func (h *half) write(fd uintptr) bool {
 		h.count.Add(uint64(n))
 	}
 	return true
-}
-
-// transfer is read(2) or write(2) on a socket that package net has made non-blocking. The call never sleeps, so the
-// scheduler is not told of it, which would cost more than the call.
-func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		if errno != syscall.EINTR {
-			return int(n), errno
-		}
-	}
 }

@@ -70,8 +70,8 @@ func (s *session) init(c Counters) error {
 	if err != nil {
 		return sendError(err)
 	}
-	s.send.init(down, up, s.up, c.Received)
-	s.recv.init(up, down, s.down, c.Sent)
+	s.send.init(down, up, s.up, c.Received, &s.recv)
+	s.recv.init(up, down, s.down, c.Sent, &s.send)
 	return nil
 }
 

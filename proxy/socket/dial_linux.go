@@ -70,7 +70,7 @@ func (f *Factory) prepareDial(network string, local netip.Addr, c syscall.RawCon
 	err := c.Control(func(p uintptr) {
 		fd := int(p)
 		if f.cfg.NetNS != nil {
-			if inner = f.replace(fd, familyOf(network)); inner != nil {
+			if inner = f.replace(fd, familyOf(network), unix.SOCK_STREAM); inner != nil {
 				return
 			}
 		}

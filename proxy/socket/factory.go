@@ -48,7 +48,6 @@ type Config struct {
 type Factory struct {
 	cfg     Config
 	timeout time.Duration // dialTimeout, but in tests
-	home    namespace     // the namespace to return to after creating a socket in cfg.NetNS
 }
 
 // NewFactory returns a factory. It does not touch the namespace yet.

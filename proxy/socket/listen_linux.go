@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func (f *Factory) prepareListener(network string, addr netip.AddrPort, c syscall
 	err := c.Control(func(p uintptr) {
 		fd, family := int(p), familyOf(network)
 		if f.cfg.NetNS != nil {
-			if inner = f.replace(fd, family); inner != nil {
+			if inner = f.replace(fd, family, unix.SOCK_STREAM); inner != nil {
 				return
 			}
 			if inner = f.restoreDefaults(fd, family, addr); inner != nil {
@@ -75,16 +76,22 @@ func (f *Factory) prepareListener(network string, addr netip.AddrPort, c syscall
 
 // restoreDefaults sets on a replaced listening socket what package net had set on the one it made.
 func (f *Factory) restoreDefaults(fd, family int, addr netip.AddrPort) error {
-	if family == unix.AF_INET6 {
-		only := 1
-		if addr.Addr().IsUnspecified() {
-			only = 0
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
-			return os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
-		}
+	if err := restoreV6Only(fd, family, addr); err != nil {
+		return err
 	}
 	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+}
+
+// restoreV6Only makes the IPv6 wildcard take IPv4 too, and every other address not.
+func restoreV6Only(fd, family int, addr netip.AddrPort) error {
+	if family != unix.AF_INET6 {
+		return nil
+	}
+	only := 1
+	if addr.Addr().IsUnspecified() {
+		only = 0
+	}
+	return os.NewSyscallError("setsockopt IPV6_V6ONLY", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
 }
 
 // finishListener sets what is set on a bound socket: the backlog and IP_TRANSPARENT. The latter is the IPv4 option for
@@ -131,7 +138,7 @@ func (f *Factory) Accepted(c *net.TCPConn, keepalive bool) error {
 }
 
 func familyOf(network string) int {
-	if network == "tcp4" {
+	if strings.HasSuffix(network, "4") {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6

@@ -12,63 +12,71 @@ import (
 // A socket belongs to the namespace of the thread that creates it and stays there. So the namespace is entered for the
 // one call of socket(2) and never while anything waits; bind, listen and connect happen outside, on the ordinary poller.
 
-// namespace is the network namespace of the process, opened at first use and kept as long as its factory.
+// namespace is the network namespace of the process, opened at first use.
 type namespace struct {
 	once sync.Once
 	file *os.File
 	err  error
 }
 
+// home is where threads return to from a pod's namespace. There is one for the process, so that a pod costs no descriptor
+// for it.
+var home namespace
+
 // fd returns the descriptor. It must be called on a locked thread that has not moved: the process as a whole has no
 // namespace, and its first thread may be the one that is in a pod's at this moment.
 func (n *namespace) fd() (int, error) {
 	n.once.Do(func() { n.file, n.err = os.Open("/proc/thread-self/ns/net") })
 	if n.err != nil {
-		return -1, n.err
+		return -1, fmt.Errorf("open own network namespace: %w", n.err)
 	}
 	return int(n.file.Fd()), nil
+}
+
+// inside runs do on the calling thread in a network namespace, which must not be the process's own. do must not wait for anything,
+// nor start goroutines.
+//
+// Should the thread not find back, which no kernel is known to do, it stays locked to the calling goroutine and ends with it. So no
+// other goroutine, nor a thread made for one, is ever in a pod's namespace.
+func inside(netns *os.File, do func() error) error {
+	runtime.LockOSThread()
+	back, err := home.fd()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread() // the thread has not moved
+		return fmt.Errorf("enter network namespace %s: %w", netns.Name(), err)
+	}
+	err = do()
+	if err := unix.Setns(back, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("return to own network namespace: %w", err)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // newSocket creates a socket, by the arguments of socket(2), in the factory's namespace, which must not be the process's
 // own.
 func (f *Factory) newSocket(family, kind, protocol int) (int, error) {
-	type result struct {
-		fd  int
-		err error
+	fd := -1
+	err := inside(f.cfg.NetNS, func() (err error) {
+		fd, err = unix.Socket(family, kind, protocol)
+		return os.NewSyscallError("socket", err)
+	})
+	if err != nil && fd >= 0 { // the thread has not found back
+		_ = unix.Close(fd)
+		fd = -1
 	}
-	done := make(chan result, 1)
-	// A goroutine of its own, so that its thread can be given up when it cannot return to the process's namespace.
-	// It ends right after it has answered.
-	go func() {
-		runtime.LockOSThread()
-		home, err := f.home.fd()
-		if err != nil {
-			runtime.UnlockOSThread()
-			done <- result{-1, fmt.Errorf("open own network namespace: %w", err)}
-			return
-		}
-		if err := unix.Setns(int(f.cfg.NetNS.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread() // the thread has not moved
-			done <- result{-1, fmt.Errorf("enter network namespace %s: %w", f.cfg.NetNS.Name(), err)}
-			return
-		}
-		fd, err := unix.Socket(family, kind, protocol)
-		if err != nil {
-			err = os.NewSyscallError("socket", err)
-		}
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		} // else the thread dies with this goroutine, as it is still locked to it
-		done <- result{fd, err}
-	}()
-	r := <-done
-	return r.fd, r.err
+	return fd, err
 }
 
-// replace puts a new socket of the factory's namespace in the place of the descriptor fd, a fresh socket that package
-// net has made in the process's namespace and has not registered with its poller yet. So package net does all the rest.
-func (f *Factory) replace(fd, family int) error {
-	s, err := f.newSocket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+// replace puts a new socket of the factory's namespace, a TCP socket with SOCK_STREAM and an UDP socket with SOCK_DGRAM, in the
+// place of the descriptor fd, a fresh socket that package net has made in the process's namespace and has not registered with its
+// poller yet. So package net does all the rest.
+func (f *Factory) replace(fd, family, kind int) error {
+	s, err := f.newSocket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,10 @@
-// Package worker keeps goroutines for short tasks whose stacks have grown, so
-// that the next task need not grow a stack again. Setting a connection up calls
-// deep; growing the stack for that was a twentieth of what a short connection
-// costs. It is not for tasks that wait for long: a large stack is held meanwhile.
+// Package worker keeps goroutines whose stacks have grown, so that the next task
+// need not grow a stack again. Setting a connection up calls deep, and so does
+// encrypting; growing stacks for that was a twentieth of what a short connection
+// costs. A task that comes to wait for long holds a large stack meanwhile, and
+// should go on elsewhere when memory is wanted back, see [hbone.Relaying.Run].
 //
-// Packages inbound, outbound and hbone start the set-up of connections with it.
+// Packages inbound, outbound and hbone start connections with it.
 package worker
 
 import "sync"

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"ztunnel/proxy/dns"
+	"ztunnel/proxy/inpod"
+	"ztunnel/proxy/live"
+	"ztunnel/proxy/socket"
+	"ztunnel/proxy/workload"
+)
+
+// Pods is the pods of a node in shared mode: it makes a proxy for each in the pod's network namespace. It implements
+// [inpod.PodSet]. A pod that has nothing to do costs one goroutine for each of its listeners and nothing else that waits.
+type Pods struct {
+	node    *Node
+	queries dns.Metrics
+}
+
+// NewPods returns an empty set. The node's fields must be set.
+func NewPods(n *Node) *Pods { return &Pods{node: n} }
+
+// Start opens the listeners of a pod and begins to serve it. All of its sockets live in the namespace netns and have the
+// node's mark. If one cannot be opened, nothing is left open and netns stays the caller's.
+func (ps *Pods) Start(ctx context.Context, uid string, info inpod.Info, netns *os.File) (inpod.Running, error) {
+	n, name := ps.node, info.Namespace+"/"+info.Name
+	sockets := socket.NewFactory(ps.sockets(netns, n.podLog("proxy", name)("socket")))
+	p := &servedPod{node: n, netns: netns, done: make(chan struct{})}
+	var err error
+	if n.Config.DNSProxy {
+		if p.dns, err = ps.listenDNS(ctx, sockets, n.podLog("dns_proxy", name)("dns::server")); err != nil {
+			return nil, err
+		}
+	}
+	if n.Config.EnableProxy {
+		p.pod, err = n.OpenPod(ctx, PodConfig{Workload: workload.Info(info), Sockets: sockets, Log: n.podLog("proxy", name)})
+		if err != nil {
+			return nil, errors.Join(err, p.closeDNS())
+		}
+	}
+	p.log = n.podLog("proxy", name)("proxy")
+	p.begin()
+	return p, nil
+}
+
+// sockets says how the sockets of a pod are made.
+func (ps *Pods) sockets(netns *os.File, log *slog.Logger) socket.Config {
+	c := ps.node.Config
+	return socket.Config{
+		Mark: c.PacketMark, ReusePort: c.InpodPortReuse, NetNS: netns, Log: log,
+		Keepalive: socket.Keepalive{
+			Enabled: c.Keepalive.Enabled, Time: c.Keepalive.Time, Interval: c.Keepalive.Interval,
+			Retries: int(c.Keepalive.Retries), UserTimeout: c.Keepalive.UserTimeout,
+		},
+	}
+}
+
+// listenDNS opens the DNS proxy of a pod, at the loopback addresses that the pod has.
+func (ps *Pods) listenDNS(ctx context.Context, sockets *socket.Factory, log *slog.Logger) (*dns.Server, error) {
+	c := ps.node.Config
+	where := c.DNSProxyAddr
+	if where.Localhost && c.IPv6 {
+		has, err := sockets.LoopbackIPv6()
+		if err != nil {
+			log.Warn(err.Error())
+		}
+		where.IPv6 = has
+	}
+	server, err := dns.Listen(ctx, dns.Config{
+		Addrs: where.Addrs(), Upstreams: c.Resolver.Servers,
+		ListenUDP: sockets.ListenPacket,
+		ListenTCP: func(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
+			transparent := false
+			ln, _, err := sockets.Listen(ctx, addr, &transparent)
+			return ln, err
+		},
+		Control: sockets.Control, Metrics: &ps.queries, Panics: ps.node.Panics(), Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dns: %w", err)
+	}
+	return server, nil
+}
+
+// podLog returns the loggers for lines about one pod.
+func (n *Node) podLog(span, pod string) func(scope string) *slog.Logger {
+	if n.PodLog == nil {
+		return n.Log
+	}
+	return func(scope string) *slog.Logger { return n.PodLog(scope, span, pod) }
+}
+
+// servedPod is one pod that is served. While it is idle, no goroutine waits for its end: the one that does begins with the
+// drain.
+type servedPod struct {
+	node  *Node
+	pod   *Pod        // nil if there is only DNS
+	dns   *dns.Server // nil if there is none
+	netns *os.File
+	log   *slog.Logger
+	ctx   context.Context // of the pod's connections
+
+	drain sync.Once
+	done  chan struct{}
+}
+
+func (p *servedPod) begin() {
+	failed := func(err error) { p.log.Error("a part of a pod's proxy has ended", "error", err) }
+	if p.pod != nil {
+		p.ctx = p.pod.begin(context.Background(), failed)
+	}
+	if p.dns != nil {
+		p.dns.Start(failed)
+	}
+}
+
+// Drain begins the end. Not immediate, the open connections have until the node's deadline; else the ports are free when it
+// returns.
+func (p *servedPod) Drain(immediate bool) {
+	if immediate {
+		p.stop()
+	}
+	p.drain.Do(func() { go p.end() }) // Done is how its end is waited for
+}
+
+// stop closes the listeners and cuts the connections, and does not wait for their end. end reports what goes wrong.
+func (p *servedPod) stop() {
+	if p.dns != nil {
+		_ = p.dns.Stop()
+	}
+	if p.pod != nil {
+		p.pod.cut(live.ErrDraining)
+		_ = p.pod.closeListeners()
+	}
+}
+
+// end waits for the end of everything, and then closes the namespace.
+func (p *servedPod) end() {
+	defer close(p.done)
+	errs := []error{p.closeDNS()}
+	if p.pod != nil {
+		errs = append(errs, p.pod.end(p.ctx, p.node.Config.DrainDeadline))
+	}
+	errs = append(errs, p.netns.Close())
+	if err := errors.Join(errs...); err != nil {
+		p.log.Warn("ending the proxy of a pod", "error", err)
+	}
+}
+
+func (p *servedPod) closeDNS() error {
+	if p.dns == nil {
+		return nil
+	}
+	return p.dns.Close()
+}
+
+// Done is closed when nothing of the pod is left.
+func (p *servedPod) Done() <-chan struct{} { return p.done }
+
+// Connections lists the open connections in the form of the config dump.
+func (p *servedPod) Connections() any {
+	if p.pod == nil {
+		return nil
+	}
+	return p.pod.Connections()
+}

@@ -1,0 +1,76 @@
+package socket
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ListenPacket opens an UDP socket in the factory's namespace, with its mark and, as configured, SO_REUSEPORT. The IPv6 wildcard
+// takes IPv4 too. Errors are *BindError. The caller closes the socket.
+func (f *Factory) ListenPacket(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error { return f.preparePacket(network, addr, c) }}
+	network := "udp"
+	if addr.Addr().Is4() {
+		network = "udp4"
+	}
+	c, err := lc.ListenPacket(ctx, network, addr.String())
+	if err != nil {
+		return nil, &BindError{addr, err}
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// preparePacket sets the options that must be there before bind(2). A port that cannot be shared is an error here, for of two
+// sockets without the option only one is heard.
+func (f *Factory) preparePacket(network string, addr netip.AddrPort, c syscall.RawConn) error {
+	return controlRaw(c, func(fd int) error {
+		if f.cfg.NetNS != nil {
+			family := familyOf(network)
+			if err := f.replace(fd, family, unix.SOCK_DGRAM); err != nil {
+				return err
+			}
+			if err := restoreV6Only(fd, family, addr); err != nil {
+				return err
+			}
+		}
+		if err := setMark(fd, f.cfg.Mark); err != nil {
+			return err
+		}
+		if !f.cfg.ReusePort {
+			return nil
+		}
+		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	})
+}
+
+// Control puts a socket that package net is about to connect into the factory's namespace and sets the factory's mark on it, for
+// use as [net.Dialer.Control]. It is for sockets that Dial cannot make, such as UDP.
+func (f *Factory) Control(network, _ string, c syscall.RawConn) error {
+	return controlRaw(c, func(fd int) error {
+		if f.cfg.NetNS != nil {
+			kind := unix.SOCK_STREAM
+			if strings.HasPrefix(network, "udp") {
+				kind = unix.SOCK_DGRAM
+			}
+			if err := f.replace(fd, familyOf(network), kind); err != nil {
+				return err
+			}
+		}
+		return setMark(fd, f.cfg.Mark)
+	})
+}
+
+// controlRaw runs fn with the descriptor of c.
+func controlRaw(c syscall.RawConn, fn func(fd int) error) error {
+	var inner error
+	if err := c.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
