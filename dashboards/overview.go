@@ -1,6 +1,10 @@
 package dashboards
 
-import "ztunnel/telemetry/catalog"
+import (
+	"slices"
+
+	"ztunnel/telemetry/catalog"
+)
 
 // The matchers that several panels use.
 const (
@@ -13,13 +17,13 @@ const (
 const destination = "destination_workload, destination_workload_namespace"
 
 // Overview is the dashboard that one looks at first: what connects, what fails
-// and why, how much of it is mTLS, who reads telemetry, and how the processes
-// do.
+// and why, how much of it is mTLS, whether control plane, CA and CNI agent are
+// there, who reads telemetry, and how the processes do.
 func Overview() *Dashboard {
 	return &Dashboard{
 		UID:   "ztunnel-go-overview",
 		Title: "ztunnel overview",
-		Description: "Connections, failures, security, telemetry and resources of ztunnel. A connection inside of the mesh is counted twice, by the ztunnel of the client " +
+		Description: "Connections, failures, security, control plane, certificates, pods, telemetry and resources of ztunnel. A connection inside of the mesh is counted twice, by the ztunnel of the client " +
 			`(reporter "source") and by that of the server (reporter "destination"): panels tell the two apart or use one. Made by "make dashboards", do not edit.`,
 		Tags: []string{"istio", "ambient", "ztunnel"},
 		Variables: []Variable{
@@ -32,12 +36,14 @@ func Overview() *Dashboard {
 				Query: "label_values(" + catalog.Build + "{" + ztunnel + `,node=~"$node"}, pod)`,
 			},
 		},
-		Rows: []Row{glance(), connections(), traffic(), security(), certificates(), telemetry(), pipeline(), tunnels(), process()},
+		Rows: []Row{
+			glance(), connections(), traffic(), security(), controlPlane(), certificates(), nodePods(), telemetry(), pipeline(), tunnels(), process(),
+		},
 	}
 }
 
 func glance() Row {
-	return Row{Title: "At a glance", Height: 4, Panels: []Panel{
+	return Row{Title: "At a glance", Height: 4, Panels: slices.Concat([]Panel{
 		&Stat{Frame: Frame{
 			Title: "ztunnels", Unit: Count, Width: 3, Queries: []Query{{Expr: count("", of(catalog.Build, ztunnel))}},
 			Description: "Processes that were scraped last. Compare it with the number of nodes.",
@@ -90,7 +96,7 @@ func glance() Row {
 			Thresholds:  []Threshold{{0, Green}, {1, Red}},
 			Queries:     []Query{{Expr: sum("", increase(catalog.Panics))}},
 		}},
-	}}
+	}, nodeGlance())}
 }
 
 func connections() Row {

@@ -1,6 +1,10 @@
 package dashboards
 
-import "ztunnel/telemetry/catalog"
+import (
+	"slices"
+
+	"ztunnel/telemetry/catalog"
+)
 
 func security() Row {
 	return Row{Title: "Security", Height: 8, Panels: []Panel{
@@ -27,7 +31,7 @@ func security() Row {
 
 func certificates() Row {
 	expiry := []Threshold{{0, Red}, {3600, Yellow}, {6 * 3600, Green}}
-	return Row{Title: "Certificates", Height: 7, Panels: []Panel{
+	return Row{Title: "Certificates", Height: 7, Panels: slices.Concat([]Panel{
 		&Table{Frame: Frame{
 			Title: "Certificates that expire next", Unit: Seconds, Width: 8, None: "no certificates",
 			Description: "Time that is left to the twenty that expire first, each the worst of all nodes. Renewal is at half of the life.",
@@ -60,7 +64,7 @@ func certificates() Row {
 			Description: "The time that 99 % of the requests stay below. A new workload's first connection waits for it.",
 			Queries:     []Query{{Expr: percentile99("result", catalog.CSRDuration), Legend: "{{result}}"}},
 		}},
-	}}
+	}, revocation())}
 }
 
 func telemetry() Row {

@@ -119,11 +119,13 @@ type (
 	}
 )
 
-// recordings are scrapes of three ztunnels: those of a client and of a server
+// recordings are scrapes of four ztunnels: those of a client and of a server
 // under traffic of all kinds (mTLS, plaintext, denied, refused, to outside of
-// the mesh, readers of metrics), and one alone, with TELEMETRY_EXPOSURE=both and
-// a collector that is down. Comments are left out.
-var recordings = []string{"client", "server", "alone"}
+// the mesh, readers of metrics), one alone, with TELEMETRY_EXPOSURE=both and a
+// collector that is down, and one of a node in shared mode, with XDS_ON_DEMAND,
+// revocation lists and a stream to the control plane that was cut once. Comments
+// are left out.
+var recordings = []string{"client", "server", "alone", "node"}
 
 // Every query finds samples in what ztunnels have told.
 func TestQueriesFindSamples(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -56,6 +57,9 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 	for _, w := range cfg.Warnings {
 		app.Warn(w)
 	}
+	if err := supported(cfg); err != nil {
+		return err
+	}
 	quit := newQuitter(app)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -64,6 +68,21 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 		return err
 	}
 	return p.run(ctx)
+}
+
+// supported refuses what this version cannot do where doing nothing would be
+// taken for it: views that are believed to be scoped, a push that is believed to
+// be encrypted, a listener that is waited for.
+func supported(cfg *config.Config) error {
+	switch {
+	case cfg.Telemetry.ScopesFile != "":
+		return errors.New("TELEMETRY_SCOPES_FILE: scoped views are not available in this version: unset it")
+	case cfg.Telemetry.PushVia == config.PushMesh:
+		return errors.New("TELEMETRY_PUSH_VIA=mesh is not available in this version: leave it at auto, or set direct")
+	case cfg.Socks5:
+		return errors.New("UNSTABLE_ENABLE_SOCKS5: SOCKS5 is not available in this version: unset it")
+	}
+	return nil
 }
 
 // quitter is how the process is asked to end.

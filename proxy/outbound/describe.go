@@ -92,15 +92,18 @@ func (c *outgoing) describe(d *connection.Details) {
 
 // farDetails are the details of a connection through a gateway: the far end
 // has proven who it is, and says what it is. An answer that says nothing makes
-// it unknown, as in the reference.
+// it unknown, and one that cannot be read leaves the gateway in its place, as in
+// the reference.
 func (c *outgoing) farDetails(tunnel *hbone.ClientConn, inner *hbone.Stream) *connection.Details {
 	d := c.details()
+	said, ok := hbone.ParseBaggage(inner.ResponseHeader())
+	if !ok {
+		return d
+	}
+	d.Destination = claimed(said)
 	if id, ok := identity.PeerID(tunnel.TLS()); ok {
 		d.DestinationPrincipal = id.String()
 		d.DestinationIdentity = d.DestinationPrincipal
-	}
-	if said, ok := hbone.ParseBaggage(inner.ResponseHeader()); ok {
-		d.Destination = claimed(said)
 	}
 	return d
 }
