@@ -19,9 +19,6 @@ import (
 var binary = flag.String("ztunnel", "", "path of a drop-in ztunnel to measure instead of that of this repository")
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == PartArgument {
-		os.Exit(Part(context.Background(), os.Args[2:], os.Stdout))
-	}
 	flag.Parse()
 	goleak.VerifyTestMain(m)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -15,17 +16,11 @@ import (
 	"ztunnel/loadtest/app"
 )
 
-// PartArgument is the first argument of a process that plays a part in a
-// measure: the program that calls [Updates] starts itself again, in the
-// namespace of a pod, so that neither the control plane's garbage collector nor
-// its scheduler delays what is measured. Such a process must call [Part].
-const PartArgument = "measure-part"
-
-// Exit status of a part.
-const (
-	partDone = iota
-	partFailed
-)
+// partArgument is the first argument of a process that plays a part in a
+// measure: [Updates] starts the program that called it again, in the namespace of
+// a pod, so that neither the garbage collector of the control plane nor its
+// goroutines delay what is measured.
+const partArgument = "measure-part"
 
 const (
 	echoPart, pingPart = "echo", "ping"
@@ -35,20 +30,24 @@ const (
 	slowest = 10 * time.Second
 )
 
-// Part plays the part that the arguments after [PartArgument] name, and returns
-// the exit status. The end of ctx ends it.
-func Part(ctx context.Context, args []string, out io.Writer) int {
-	if err := play(ctx, args, out); err != nil {
-		fmt.Fprintf(out, "error: %v\n", err)
-		return partFailed
+// Every program that can measure must be able to play a part, tests too. Here
+// none of them can forget to.
+func init() {
+	if len(os.Args) < 2 || os.Args[1] != partArgument {
+		return
 	}
-	return partDone
+	if err := play(context.Background(), os.Args[2:], os.Stdout); err != nil {
+		fmt.Fprintf(os.Stdout, "error: %v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
+// play plays the part that the arguments name, until it is over or ctx ends.
 func play(ctx context.Context, args []string, out io.Writer) error {
 	p := pinger{out: out}
 	var to string
-	flags := flag.NewFlagSet(PartArgument, flag.ContinueOnError)
+	flags := flag.NewFlagSet(partArgument, flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.StringVar(&to, "at", "", "where to listen or ping")
 	flags.IntVar(&p.turns, "turns", 1, "how often to measure")
@@ -65,19 +64,19 @@ func play(ctx context.Context, args []string, out io.Writer) error {
 	}
 	switch args[0] {
 	case echoPart:
-		return echo(ctx, at)
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
+		if err != nil {
+			return err
+		}
+		return echo(ctx, ln)
 	case pingPart:
 		return p.run(ctx, at)
 	}
 	return fmt.Errorf("there is no part %q", args[0])
 }
 
-// echo answers connections, one after another, until ctx ends.
-func echo(ctx context.Context, at netip.AddrPort) error {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
-	if err != nil {
-		return err
-	}
+// echo answers connections, one after another, until ctx ends. It closes ln.
+func echo(ctx context.Context, ln net.Listener) error {
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {

@@ -76,10 +76,10 @@ type turns struct {
 	due  time.Duration // for which there should have been updates
 }
 
-// start starts server and client; see [Part].
+// start starts server and client, which are this program; see partArgument.
 func (t *turns) start(ctx context.Context, dir string) error {
 	_, err := t.server.Start(mesh.Command{
-		Path: "/proc/self/exe", Args: []string{PartArgument, echoPart, fmt.Sprintf("-at=%s:%d", t.server.Addr, pingTarget)},
+		Path: "/proc/self/exe", Args: []string{partArgument, echoPart, fmt.Sprintf("-at=%s:%d", t.server.Addr, pingTarget)},
 		LogFile: filepath.Join(dir, "echo.log"),
 	})
 	if err != nil {
@@ -100,7 +100,7 @@ func (t *turns) start(ctx context.Context, dir string) error {
 	t.pinger, err = t.client.Start(mesh.Command{
 		Path: "/proc/self/exe",
 		Args: []string{
-			PartArgument, pingPart, fmt.Sprintf("-at=%s:%d", serviceAddr.Addr(), pingPort),
+			partArgument, pingPart, fmt.Sprintf("-at=%s:%d", serviceAddr.Addr(), pingPort),
 			fmt.Sprintf("-turns=%d", 2*t.pairs), fmt.Sprintf("-length=%s", t.length),
 		},
 		LogFile: filepath.Join(dir, "ping.log"),

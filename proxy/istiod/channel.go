@@ -17,8 +17,10 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
@@ -31,6 +33,9 @@ const (
 	setupTimeout   = 10 * time.Second // of TCP, TLS and the first frames together
 	pingInterval   = 30 * time.Second // while a call runs
 	pingTimeout    = 10 * time.Second
+
+	// window bounds what the server may send that was not read, in bytes.
+	window = 4 << 20
 
 	keepaliveIdle     = 300 * time.Second
 	keepaliveInterval = 75 * time.Second
@@ -142,6 +147,9 @@ func (c *Channel) Dial() (*grpc.ClientConn, error) {
 		grpc.WithDisableRetry(),
 		grpc.WithDisableHealthCheck(),
 		grpc.WithIdleTimeout(idleTimeout),
+		// Fixed windows: to measure one that fits, grpc would ping after each message.
+		grpc.WithStaticStreamWindowSize(window),
+		grpc.WithStaticConnWindowSize(window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: maxRedial / 4, Multiplier: 2, Jitter: 0.2, MaxDelay: maxRedial},
@@ -172,6 +180,16 @@ func (c *Channel) dial(ctx context.Context, _ string) (net.Conn, error) {
 		KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: keepaliveIdle, Interval: keepaliveInterval, Count: keepaliveProbes,
 		},
+		// What is sent must be acknowledged as soon as a ping answered. Grpc sets that only where it knows the type.
+		Control: func(_, _ string, raw syscall.RawConn) (err error) {
+			return errors.Join(raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(pingTimeout.Milliseconds()))
+			}), err)
+		},
 	}
-	return dialer.DialContext(ctx, "tcp", c.address)
+	conn, err := dialer.DialContext(ctx, "tcp", c.address)
+	if err != nil {
+		return nil, err
+	}
+	return gather(conn.(*net.TCPConn)), nil
 }

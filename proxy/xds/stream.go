@@ -16,21 +16,19 @@ import (
 	"ztunnel/proxy/api/discoveryapi"
 )
 
-const (
-	// MaxResponse bounds a response, in bytes.
-	MaxResponse = 200 << 20
-	// maxQueued bounds the requests that wait to be sent. When it is reached no response is read.
-	maxQueued = 100
-)
+// MaxResponse bounds a response, in bytes.
+const MaxResponse = 200 << 20
 
-// stream is one stream and its two goroutines: run reads responses and applies them, write sends what is queued.
+// stream is one stream: run reads responses, applies and answers them. A busy control plane sends a thousand in a second, so
+// that no other goroutine is woken for an answer. When the control plane does not take answers, sending waits, and no
+// response is read.
 type stream struct {
-	c    *Client
-	log  *slog.Logger
-	grpc grpc.ClientStream
-	out  chan *discoveryapi.DeltaDiscoveryRequest
-	kick <-chan struct{} // of the on-demand type, if there is one; never ready otherwise
-	fail context.CancelCauseFunc
+	c       *Client
+	log     *slog.Logger
+	sending sync.Mutex // over what sends, and so over the order of requests
+	grpc    grpc.ClientStream
+	kick    <-chan struct{} // of the on-demand type; nil if there is none
+	fail    context.CancelCauseFunc
 }
 
 // stream opens a stream and serves it to its end.
@@ -52,13 +50,15 @@ func (c *Client) stream(ctx context.Context, log *slog.Logger) ending {
 	if err != nil {
 		return classify(err, false)
 	}
-	s := &stream{c: c, log: log, grpc: g, fail: cancel, out: make(chan *discoveryapi.DeltaDiscoveryRequest, maxQueued)}
+	s := &stream{c: c, log: log, grpc: g, fail: cancel}
 	if err := s.introduce(ctx); err != nil {
 		return localFailure(err)
 	}
-	var writer sync.WaitGroup
-	writer.Go(func() { s.write(ctx) })
-	defer writer.Wait()
+	var asking sync.WaitGroup
+	if s.kick != nil {
+		asking.Go(func() { s.ask(ctx) })
+	}
+	defer asking.Wait()
 	defer cancel(nil) // before waiting
 	return s.run(ctx)
 }
@@ -118,25 +118,25 @@ func (c *Client) first(t *resourceType) (*discoveryapi.DeltaDiscoveryRequest, []
 
 // send sends one request. The end of the stream is no error here: reading tells why it ended.
 func (s *stream) send(r *discoveryapi.DeltaDiscoveryRequest) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
 	if err := s.grpc.SendMsg(r); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("send request for %s: %w", r.GetTypeUrl(), err)
 	}
 	return nil
 }
 
-// write sends what is queued until ctx ends.
-func (s *stream) write(ctx context.Context) {
+// ask sends subscriptions to what is waited for until ctx ends.
+func (s *stream) ask(ctx context.Context) {
 	for {
-		var r *discoveryapi.DeltaDiscoveryRequest
 		select {
-		case r = <-s.out:
 		case <-s.kick:
-			r = s.subscription()
-			if r == nil {
-				continue
-			}
 		case <-ctx.Done():
 			return
+		}
+		r := s.subscription()
+		if r == nil {
+			continue
 		}
 		s.log.LogAttrs(ctx, slog.LevelDebug, "sending request", slog.String("type_url", r.GetTypeUrl()))
 		if err := s.send(r); err != nil {
@@ -185,7 +185,7 @@ func (s *stream) run(ctx context.Context) ending {
 	}
 }
 
-// apply hands a response to the handler of its type and queues the answer.
+// apply hands a response to the handler of its type and answers it.
 func (s *stream) apply(ctx context.Context, r *response) error {
 	if err := r.scan(); err != nil {
 		r.free()
@@ -209,12 +209,7 @@ func (s *stream) apply(ctx context.Context, r *response) error {
 		s.log.LogAttrs(ctx, slog.LevelDebug, "sending response", slog.String("type_url", r.typeURL),
 			slog.String("nonce", r.nonce), slog.String("type", "Ack"))
 	}
-	select {
-	case s.out <- answer:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return s.send(answer)
 }
 
 // apply puts a response into force. It returns why it is rejected, or "".

@@ -44,11 +44,6 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == measure.PartArgument {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		os.Exit(measure.Part(ctx, os.Args[2:], os.Stdout)) //nolint:gocritic // the process ends
-	}
 	o := options{}
 	flag.StringVar(&o.binary, "bin", "", "`path` of a ztunnel; that of this repository is built if empty")
 	flag.BoolVar(&o.own, "own", false, "hold the binary of -bin to all that this repository claims")

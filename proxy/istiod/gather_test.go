@@ -1,0 +1,119 @@
+package istiod
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pair is a gathering connection and its peer.
+func pair(t *testing.T) (*gatheringConn, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	conn, err := net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := gather(conn)
+	t.Cleanup(func() { c.Close(); peer.Close() })
+	return c, peer
+}
+
+// exchange has the peer send one byte and reads it, n times.
+func exchange(t *testing.T, c *gatheringConn, peer *net.TCPConn, n int) time.Duration {
+	t.Helper()
+	start := time.Now()
+	buf := make([]byte, 100)
+	for range n {
+		if _, err := peer.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Read(buf); err != nil || got != 1 {
+			t.Fatalf("Read = %d, %v, want 1 byte", got, err)
+		}
+	}
+	return time.Since(start)
+}
+
+// A burst is not held up; after it, reads come one in gatherTime.
+func TestGather_Pace(t *testing.T) {
+	c, peer := pair(t)
+	burst := exchange(t, c, peer, gatherBurst)
+	const paced = 10
+	took := exchange(t, c, peer, paced)
+	if least := (paced-2)*gatherTime - burst; took < least {
+		t.Errorf("%d reads after a burst took %v, want at least %v", paced, took, least)
+	}
+	if got := lowat(t, c); got != 1 {
+		t.Errorf("SO_RCVLOWAT = %d outside of a wait, want 1", got)
+	}
+}
+
+// Reads that fill their buffers are not held up, however many.
+func TestGather_Bulk(t *testing.T) {
+	c, peer := pair(t)
+	exchange(t, c, peer, gatherBurst) // the burst is used up
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	go func() { // ends with its bytes, or with the connection
+		_, _ = peer.Write(want)
+		_ = peer.CloseWrite()
+	}()
+	var got bytes.Buffer
+	start := time.Now()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{c}, make([]byte, 512)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Fatal("the bytes differ")
+	}
+	if took, reads := time.Since(start), len(want)/512; took > time.Duration(reads)*gatherTime/4 {
+		t.Errorf("%d reads of a bulk took %v, want no pause for most", reads, took)
+	}
+}
+
+// Close ends a wait.
+func TestGather_Close(t *testing.T) {
+	c, peer := pair(t)
+	exchange(t, c, peer, gatherBurst)
+	c.paid = time.Now().Add(time.Hour) // a wait that nobody would sit out
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		ended <- err
+	}()
+	c.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Read = %v, want %v", err, net.ErrClosed)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Read goes on after Close")
+	}
+}
+
+func lowat(t *testing.T, c *gatheringConn) (bytes int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if controlErr := raw.Control(func(fd uintptr) {
+		bytes, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT)
+	}); controlErr != nil || err != nil {
+		t.Fatal(controlErr, err)
+	}
+	return bytes
+}
