@@ -59,7 +59,11 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 		c.Log = n.Log
 	}
 	p := &Pod{node: n, info: c.Workload, log: c.Log("proxy")}
-	transparent, err := p.bind(ctx, c)
+	var transparent bool
+	err := c.Sockets.Visit(func(in *socket.Factory) (err error) {
+		transparent, err = p.bind(ctx, in, c.Log)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, p.closeListeners())
 	}
@@ -86,7 +90,7 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 
 // bind opens the listeners. It reports whether those for inbound connections
 // are transparent, so that the client's address can be kept.
-func (p *Pod) bind(ctx context.Context, c PodConfig) (transparent bool, err error) {
+func (p *Pod) bind(ctx context.Context, sockets *socket.Factory, log func(scope string) *slog.Logger) (transparent bool, err error) {
 	n := p.node
 	for _, l := range []struct {
 		component string
@@ -107,16 +111,16 @@ func (p *Pod) bind(ctx context.Context, c PodConfig) (transparent bool, err erro
 			func(ctx context.Context, ln *net.TCPListener) error { return p.outbound.Serve(ctx, ln) },
 		},
 	} {
-		ln, can, err := c.Sockets.Listen(ctx, l.addr, n.Config.OriginalSource)
+		ln, can, err := sockets.Listen(ctx, l.addr, n.Config.OriginalSource)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", l.component, err)
 		}
 		if l.component == "inbound" {
 			transparent = can
 		}
-		log := c.Log(l.scope)
-		log.Info("listener established", "address", ln.Addr(), "component", l.component, "transparent", can)
-		p.parts = append(p.parts, part{l.component, ln, l.serve, log})
+		scoped := log(l.scope)
+		scoped.Info("listener established", "address", ln.Addr(), "component", l.component, "transparent", can)
+		p.parts = append(p.parts, part{l.component, ln, l.serve, scoped})
 	}
 	return transparent, nil
 }

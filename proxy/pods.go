@@ -62,29 +62,42 @@ func (ps *Pods) sockets(netns *os.File, log *slog.Logger) socket.Config {
 	}
 }
 
-// listenDNS opens the DNS proxy of a pod, at the loopback addresses that the pod has.
+// listenDNS opens the DNS proxy of a pod, at the loopback addresses that the pod has. Which those are is found out by trying: to ask
+// the kernel costs as much as several sockets.
 func (ps *Pods) listenDNS(ctx context.Context, sockets *socket.Factory, log *slog.Logger) (*dns.Server, error) {
 	c := ps.node.Config
 	where := c.DNSProxyAddr
-	if where.Localhost && c.IPv6 {
-		has, err := sockets.LoopbackIPv6()
-		if err != nil {
-			log.Warn(err.Error())
-		}
-		where.IPv6 = has
-	}
-	server, err := dns.Listen(ctx, dns.Config{
-		Addrs: where.Addrs(), Upstreams: c.Resolver.Servers,
-		ListenUDP: sockets.ListenPacket,
-		ListenTCP: func(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
-			transparent := false
-			ln, _, err := sockets.Listen(ctx, addr, &transparent)
-			return ln, err
-		},
-		Control: sockets.Control, Metrics: &ps.queries, Panics: ps.node.Panics(), Log: log,
+	where.IPv6 = c.IPv6
+	var server *dns.Server
+	err := sockets.Visit(func(in *socket.Factory) (err error) {
+		server, err = dns.Listen(ctx, dns.Config{
+			Addrs: where.Addrs(), Upstreams: c.Resolver.Servers,
+			ListenUDP: in.ListenPacket,
+			ListenTCP: func(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
+				transparent := false
+				ln, _, err := in.Listen(ctx, addr, &transparent)
+				return ln, err
+			},
+			Absent: func(addr netip.AddrPort) bool {
+				if addr.Addr() != netip.IPv6Loopback() {
+					return false
+				}
+				has, err := in.LoopbackIPv6()
+				if err != nil {
+					log.Warn(err.Error())
+				}
+				return !has
+			},
+			Control: sockets.Control, Metrics: &ps.queries, Panics: ps.node.Panics(), Log: log,
+		})
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("dns: %w", err)
+		err = fmt.Errorf("dns: %w", err)
+		if server != nil { // the visit has failed at its end
+			err = errors.Join(err, server.Close())
+		}
+		return nil, err
 	}
 	return server, nil
 }

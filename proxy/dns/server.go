@@ -52,6 +52,8 @@ type Config struct {
 	// process's own namespace.
 	ListenUDP func(context.Context, netip.AddrPort) (*net.UDPConn, error)
 	ListenTCP func(context.Context, netip.AddrPort) (*net.TCPListener, error)
+	// Absent is asked when an address cannot be bound, whether it does not exist, and the server is to do without it. Nil: none is.
+	Absent func(netip.AddrPort) bool
 	// Control prepares the sockets to the resolvers, to mark them and to put them
 	// into a namespace. Nil leaves them alone.
 	Control func(network, address string, c syscall.RawConn) error
@@ -94,6 +96,9 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 	s.ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	for _, addr := range c.Addrs {
 		packets, err := c.ListenUDP(ctx, addr)
+		if err != nil && c.Absent != nil && c.Absent(addr) {
+			continue
+		}
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}

@@ -160,6 +160,36 @@ func silent(t *testing.T) (netip.AddrPort, *atomic.Int64) {
 	return netip.MustParseAddrPort(packets.LocalAddr().String()), got
 }
 
+// An address that cannot be bound is left out if it does not exist; else nothing is left open.
+func TestListen_AbsentAddress(t *testing.T) {
+	const foreign = "198.51.100.9:0"
+	for _, absent := range []bool{true, false} {
+		var asked []string
+		s, err := Listen(t.Context(), Config{
+			Addrs: []netip.AddrPort{loopback, netip.MustParseAddrPort(foreign)}, Log: slog.New(slog.DiscardHandler),
+			Absent: func(addr netip.AddrPort) bool { asked = append(asked, addr.String()); return absent },
+		})
+		if len(asked) != 1 || asked[0] != foreign {
+			t.Errorf("asked about %q, want %s", asked, foreign)
+		}
+		if !absent {
+			if err == nil {
+				t.Error("Listen at an address of another host succeeded")
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.udp) != 1 || len(s.tcp) != 1 {
+			t.Errorf("%d UDP sockets and %d listeners, want one each", len(s.udp), len(s.tcp))
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A resolver that does not answer holds neither the end of the server nor more
 // sockets than it may.
 func TestServe_EndsWhileQueriesWait(t *testing.T) {

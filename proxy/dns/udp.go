@@ -64,8 +64,11 @@ func (s *Server) serveQuery(buf *[maxQuery]byte, n int, write func([]byte) error
 }
 
 // answerFrom makes answers leave from the address that the query was sent to,
-// also at a socket that is bound to all addresses.
+// also at a socket that is bound to all addresses. At others they do anyway.
 func answerFrom(c *net.UDPConn) {
+	if bound, ok := c.LocalAddr().(*net.UDPAddr); ok && !bound.IP.IsUnspecified() {
+		return
+	}
 	// One of the two fails, by the family of the socket.
 	_ = ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
 	_ = ipv4.NewPacketConn(c).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)

@@ -93,6 +93,7 @@ func (m *Manager) Run(ctx context.Context, drain <-chan struct{}) error {
 		case <-session.Done():
 		}
 	})
+	watching.Go(func() { makeRoom(m.log) })
 	err := m.sessions(session)
 	stop()
 	watching.Wait()

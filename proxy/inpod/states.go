@@ -118,7 +118,9 @@ func (s *states) add(ctx context.Context, m *message) error {
 	if err != nil {
 		return &startError{err}
 	}
-	s.log.Debug("the descriptor of a pod", "uid", uid, "namespace", networkNamespace(m.netns))
+	if s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.Debug("the descriptor of a pod", "uid", uid, "namespace", networkNamespace(m.netns))
+	}
 	if r := s.running[uid]; r != nil {
 		if r.netns == id {
 			return nil // it is the same pod; what else is told of it does not change

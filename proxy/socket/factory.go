@@ -48,6 +48,7 @@ type Config struct {
 type Factory struct {
 	cfg     Config
 	timeout time.Duration // dialTimeout, but in tests
+	there   bool          // for use on a thread that is in the namespace; see Visit
 }
 
 // NewFactory returns a factory. It does not touch the namespace yet.

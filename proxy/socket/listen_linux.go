@@ -23,75 +23,77 @@ const backlog = 128
 // What accepted connections inherit is set here, once: the mark (in a pod's namespace) and the keepalive settings; see
 // Accepted. Errors are *BindError. The caller closes the listener.
 func (f *Factory) Listen(ctx context.Context, addr netip.AddrPort, transparent *bool) (ln *net.TCPListener, isTransparent bool, err error) {
-	lc := net.ListenConfig{
-		KeepAlive: -1, // package net would set its own four options on each accepted socket
-		Control:   func(network, _ string, c syscall.RawConn) error { return f.prepareListener(network, addr, c) },
-	}
-	lc.SetMultipathTCP(false) // else SO_ORIGINAL_DST and the options differ
-	network := "tcp"
-	if addr.Addr().Is4() {
-		network = "tcp4" // "tcp" would turn the IPv4 wildcard into the IPv6 one
-	}
-	l, err := lc.Listen(ctx, network, addr.String())
+	addr = canonical(addr)
+	err = f.Visit(func(in *Factory) error {
+		ln, isTransparent, err = in.listen(ctx, addr, transparent)
+		return err
+	})
 	if err != nil {
-		return nil, false, &BindError{addr, err}
-	}
-	ln = l.(*net.TCPListener)
-	if isTransparent, err = f.finishListener(ln, transparent); err != nil {
-		ln.Close()
+		if ln != nil { // the thread has not found back
+			_ = ln.Close()
+		}
 		return nil, false, &BindError{addr, err}
 	}
 	return ln, isTransparent, nil
 }
 
-// prepareListener sets the options that must be there before bind(2).
-func (f *Factory) prepareListener(network string, addr netip.AddrPort, c syscall.RawConn) error {
-	var inner error
-	err := c.Control(func(p uintptr) {
-		fd, family := int(p), familyOf(network)
-		if f.cfg.NetNS != nil {
-			if inner = f.replace(fd, family, unix.SOCK_STREAM); inner != nil {
-				return
-			}
-			if inner = f.restoreDefaults(fd, family, addr); inner != nil {
-				return
-			}
-			if inner = setMark(fd, f.cfg.Mark); inner != nil {
-				return
-			}
-		}
-		if f.cfg.ReusePort {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-				f.cfg.Log.Warn(fmt.Sprintf("setting set_reuseport failed: %s addr: %s", ErrorText(err), addr))
-			}
-		}
-		setKeepalive(fd, &f.cfg.Keepalive)
-	})
+// listen is Listen on a thread in the namespace.
+func (f *Factory) listen(ctx context.Context, addr netip.AddrPort, transparent *bool) (*net.TCPListener, bool, error) {
+	lc := net.ListenConfig{
+		KeepAlive: -1, // package net would set its own four options on each accepted socket
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return controlRaw(c, func(fd int) error { return f.prepareListener(fd, addr) })
+		},
+	}
+	lc.SetMultipathTCP(false) // else SO_ORIGINAL_DST and the options differ
+	l, err := lc.Listen(ctx, "tcp"+familySuffix(addr), addr.String())
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	return inner
+	ln := l.(*net.TCPListener)
+	on, err := f.finishListener(ln, transparent)
+	if err != nil {
+		_ = ln.Close()
+		return nil, false, err
+	}
+	return ln, on, nil
 }
 
-// restoreDefaults sets on a replaced listening socket what package net had set on the one it made.
-func (f *Factory) restoreDefaults(fd, family int, addr netip.AddrPort) error {
-	if err := restoreV6Only(fd, family, addr); err != nil {
-		return err
+// familySuffix is the end of the name of a network for package net. Without one, package net would find out what the kernel
+// can do in the namespace that happens to be the first, and would make the IPv4 wildcard the IPv6 one.
+func familySuffix(addr netip.AddrPort) string {
+	if addr.Addr().Is4() {
+		return "4"
 	}
-	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	return "6"
 }
 
-// restoreV6Only makes the IPv6 wildcard take IPv4 too, and every other address not.
-func restoreV6Only(fd, family int, addr netip.AddrPort) error {
-	if family != unix.AF_INET6 {
+// prepareListener sets the options that must be there before bind(2).
+func (f *Factory) prepareListener(fd int, addr netip.AddrPort) error {
+	if err := takeIPv4(fd, addr); err != nil {
+		return err
+	}
+	if f.cfg.NetNS != nil {
+		if err := setMark(fd, f.cfg.Mark); err != nil {
+			return err
+		}
+	}
+	if f.cfg.ReusePort {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			f.cfg.Log.Warn(fmt.Sprintf("setting set_reuseport failed: %s addr: %s", ErrorText(err), addr))
+		}
+	}
+	setKeepalive(fd, &f.cfg.Keepalive)
+	return nil
+}
+
+// takeIPv4 makes the IPv6 wildcard take IPv4 too, which familySuffix has taken away.
+func takeIPv4(fd int, addr netip.AddrPort) error {
+	if addr.Addr().Is4() || !addr.Addr().IsUnspecified() {
 		return nil
 	}
-	only := 1
-	if addr.Addr().IsUnspecified() {
-		only = 0
-	}
-	return os.NewSyscallError("setsockopt IPV6_V6ONLY", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
+	return os.NewSyscallError("setsockopt IPV6_V6ONLY", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0))
 }
 
 // finishListener sets what is set on a bound socket: the backlog and IP_TRANSPARENT. The latter is the IPv4 option for

@@ -10,18 +10,13 @@ import (
 const noLoopbackIPv6 = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
 
 // LoopbackIPv6 reports whether ::1 can be bound in the factory's namespace. With an error, which is worth a warning, it is true.
+// It is slow where there are many namespaces.
 func (f *Factory) LoopbackIPv6() (bool, error) {
 	var content []byte
-	read := func() (err error) {
+	err := f.Visit(func(*Factory) (err error) {
 		content, err = os.ReadFile(noLoopbackIPv6)
 		return err
-	}
-	var err error
-	if f.cfg.NetNS == nil {
-		err = read()
-	} else {
-		err = inside(f.cfg.NetNS, read)
-	}
+	})
 	if err != nil {
 		return true, fmt.Errorf("assume that IPv6 is enabled for localhost: %w", err)
 	}

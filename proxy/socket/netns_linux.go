@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket belongs to the namespace of the thread that creates it and stays there. So the namespace is entered for the
-// one call of socket(2) and never while anything waits; bind, listen and connect happen outside, on the ordinary poller.
+// A socket belongs to the namespace of the thread that creates it and stays there. So the namespace is entered for calls that end at
+// once, and never while anything waits: for socket(2) alone where a connection is made, which goes on on the ordinary poller, and
+// for all of the local work of opening one or more listeners.
 
 // namespace is the network namespace of the process, opened at first use.
 type namespace struct {
@@ -55,6 +56,16 @@ func inside(netns *os.File, do func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// Visit calls do with a factory whose listeners and UDP sockets are made without a visit to the namespace of their own. It is for
+// whoever opens several: a visit costs two system calls. The factory given is for use on the calling goroutine, in do only, and for
+// nothing but Listen, ListenPacket and LoopbackIPv6. do must not wait for anything. An error may be of the visit.
+func (f *Factory) Visit(do func(in *Factory) error) error {
+	if f.cfg.NetNS == nil || f.there {
+		return do(f)
+	}
+	return inside(f.cfg.NetNS, func() error { return do(&Factory{cfg: f.cfg, timeout: f.timeout, there: true}) })
 }
 
 // newSocket creates a socket, by the arguments of socket(2), in the factory's namespace, which must not be the process's

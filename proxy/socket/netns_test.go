@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -223,6 +224,43 @@ func TestNamespaceGone(t *testing.T) {
 	}
 	if _, _, err := f.Listen(t.Context(), wildcard6, nil); err == nil {
 		t.Error("Listen in a file that is no namespace succeeded")
+	}
+}
+
+// All sockets of one visit are in the namespace, and the thread is back when it ends, also by an error.
+func TestVisit(t *testing.T) {
+	needs.Root(t)
+	f := NewFactory(Config{NetNS: newNamespace(t), Mark: podMark})
+	var listeners []*net.TCPListener
+	var packets *net.UDPConn
+	errStop := errors.New("stop")
+	err := f.Visit(func(in *Factory) error {
+		for _, addr := range []netip.AddrPort{wildcard6, loopback4, loopback6} {
+			ln, _ := listen(t, in, addr, nil)
+			listeners = append(listeners, ln)
+		}
+		var err error
+		if packets, err = in.ListenPacket(t.Context(), wildcard6); err != nil {
+			return err
+		}
+		t.Cleanup(func() { packets.Close() })
+		return in.Visit(func(*Factory) error { return errStop })
+	})
+	if !errors.Is(err, errStop) {
+		t.Errorf("Visit = %v, want the error of what it calls", err)
+	}
+	if got := rawOption(t, packets, unix.SO_MARK); got != podMark {
+		t.Errorf("mark of the UDP socket = %#x, want %#x", got, podMark)
+	}
+	for i, ip := range []netip.Addr{own4, loopback4.Addr(), loopback6.Addr()} {
+		if got := option(t, listeners[i], unix.SOL_SOCKET, unix.SO_MARK); got != podMark {
+			t.Errorf("mark of %v = %#x, want %#x", listeners[i].Addr(), got, podMark)
+		}
+		dst := netip.AddrPortFrom(ip, listenerAddr(listeners[i]).Port())
+		connect(t, f, listeners[i], netip.Addr{}, dst)
+		if _, err := NewFactory(Config{}).Dial(t.Context(), netip.Addr{}, dst); err == nil {
+			t.Errorf("Dial from outside reached %v inside", dst)
+		}
 	}
 }
 

@@ -14,13 +14,19 @@ import (
 // ListenPacket opens an UDP socket in the factory's namespace, with its mark and, as configured, SO_REUSEPORT. The IPv6 wildcard
 // takes IPv4 too. Errors are *BindError. The caller closes the socket.
 func (f *Factory) ListenPacket(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error { return f.preparePacket(network, addr, c) }}
-	network := "udp"
-	if addr.Addr().Is4() {
-		network = "udp4"
-	}
-	c, err := lc.ListenPacket(ctx, network, addr.String())
+	addr = canonical(addr)
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return controlRaw(c, func(fd int) error { return f.preparePacket(fd, addr) })
+	}}
+	var c net.PacketConn
+	err := f.Visit(func(*Factory) (err error) {
+		c, err = lc.ListenPacket(ctx, "udp"+familySuffix(addr), addr.String())
+		return err
+	})
 	if err != nil {
+		if c != nil { // the thread has not found back
+			_ = c.Close()
+		}
 		return nil, &BindError{addr, err}
 	}
 	return c.(*net.UDPConn), nil
@@ -28,25 +34,17 @@ func (f *Factory) ListenPacket(ctx context.Context, addr netip.AddrPort) (*net.U
 
 // preparePacket sets the options that must be there before bind(2). A port that cannot be shared is an error here, for of two
 // sockets without the option only one is heard.
-func (f *Factory) preparePacket(network string, addr netip.AddrPort, c syscall.RawConn) error {
-	return controlRaw(c, func(fd int) error {
-		if f.cfg.NetNS != nil {
-			family := familyOf(network)
-			if err := f.replace(fd, family, unix.SOCK_DGRAM); err != nil {
-				return err
-			}
-			if err := restoreV6Only(fd, family, addr); err != nil {
-				return err
-			}
-		}
-		if err := setMark(fd, f.cfg.Mark); err != nil {
-			return err
-		}
-		if !f.cfg.ReusePort {
-			return nil
-		}
-		return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-	})
+func (f *Factory) preparePacket(fd int, addr netip.AddrPort) error {
+	if err := takeIPv4(fd, addr); err != nil {
+		return err
+	}
+	if err := setMark(fd, f.cfg.Mark); err != nil {
+		return err
+	}
+	if !f.cfg.ReusePort {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
 // Control puts a socket that package net is about to connect into the factory's namespace and sets the factory's mark on it, for
