@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/identity"
@@ -16,10 +17,16 @@ func (p *process) makeIdentity(context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.certificates = identity.NewManager(ca, identity.Config{CSRTimeout: p.cfg.CSRTimeout, Log: p.logs.Logger("identity")})
+	p.certificates = identity.NewManager(ca, identity.Config{
+		CSRTimeout: p.cfg.CSRTimeout, Hold: warmupHold, Log: p.logs.Logger("identity"),
+	})
 	meter := p.telemetry.Meter("ztunnel/proxy/identity")
 	return errors.Join(p.certificates.Register(meter), p.crl.Register(meter))
 }
+
+// warmupHold is longer than it takes the node agent to add the pods of a node one after the other, and shorter than a new pod's first
+// container takes to start.
+const warmupHold = 250 * time.Millisecond
 
 // makeCRL makes the check for revoked certificates; nil if none is configured.
 func (p *process) makeCRL() *identity.CRL {

@@ -41,6 +41,10 @@ type Config struct {
 	// in it is left to chance, so that the certificates of a fleet that started together are not renewed together. It is
 	// never later. Negative means exactly at half of the life, as the reference does.
 	Spread float64
+	// Hold is how long a burst of requests of Warmup priority is held back from its first one on. The workloads of new pods
+	// become known while the node agent adds the pods, and making keys for all of them at once would take the CPU from their
+	// start. A connection that needs one of them does not wait for it. The default is none.
+	Hold time.Duration
 	// Log gets the outcome of each request. Nil logs nothing.
 	Log *slog.Logger
 }
@@ -53,16 +57,18 @@ type Manager struct {
 	cfg  Config
 	wake chan struct{} // capacity 1: the worker has something to look at
 
-	mu       sync.Mutex // guards what follows, and the entries
-	entries  map[spiffe.ID]*entry
-	queue    queue
-	flights  map[spiffe.ID]bool // requests that run
-	streak   int                // requests that succeeded since none ran or one failed
-	refused  uint64             // identities beyond MaxIdentities
-	results  map[string]uint64  // requests that ended, by code
-	duration histogram
-	clock    clock
-	stopped  bool
+	mu      sync.Mutex // guards what follows, and the entries
+	entries map[spiffe.ID]*entry
+	queue   queue
+	flights map[spiffe.ID]bool // requests that run
+	streak  int                // requests that succeeded since none ran or one failed
+	// heldSince is when a burst of Warmup requests has begun; zero if there is none.
+	heldSince time.Time
+	refused   uint64            // identities beyond MaxIdentities
+	results   map[string]uint64 // requests that ended, by code
+	duration  histogram
+	clock     clock
+	stopped   bool
 }
 
 // entry is one identity in use. It begins without a result; done is closed with the first one, or when the identity is

@@ -154,6 +154,48 @@ func TestManager_Priorities(t *testing.T) {
 	})
 }
 
+// What nobody waits for is held back together once, and neither connections nor what comes later are.
+func TestManager_Hold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newScriptedCA(t, time.Second, 1000*time.Second)
+		m := run(t, ca, identity.Config{Hold: 10 * time.Second})
+		begin := time.Now()
+		prefetch := func(names ...string) {
+			for _, name := range names {
+				if err := m.Prefetch(account(name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		prefetch("id1", "id2")
+		time.Sleep(4 * time.Second)
+		prefetch("id3")
+		want(t, m, "id2", identity.RealTime)
+		if at := time.Since(begin); at != 5*time.Second {
+			t.Errorf("the certificate that a connection needs came after %v, want 5s", at)
+		}
+		if got := ca.order(); got != "id2" {
+			t.Errorf("requests in the first 5 s: %s, want id2", got)
+		}
+		time.Sleep(5*time.Second - time.Millisecond)
+		synctest.Wait()
+		if got := ca.order(); got != "" {
+			t.Errorf("requests from then to 10 s: %s, want none", got)
+		}
+		want(t, m, "id3", identity.Warmup)
+		if at := time.Since(begin); at > 13*time.Second {
+			t.Errorf("the last of the burst came after %v, want at most 13s", at)
+		}
+		begin = time.Now()
+		prefetch("id4")
+		want(t, m, "id4", identity.Warmup)
+		if at := time.Since(begin); at != 11*time.Second {
+			t.Errorf("the next burst came after %v, want 11s", at)
+		}
+	})
+}
+
 func TestManager_RealTimeGoesFirst(t *testing.T) {
 	for _, tt := range []struct{ urgent, want string }{
 		{"realtime", "warmup-1 realtime"},

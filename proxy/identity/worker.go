@@ -67,6 +67,9 @@ func (m *Manager) due(now time.Time) ([]spiffe.ID, time.Duration) {
 		if top == nil || top.priority != RealTime && len(m.flights) > m.streak/slowStart {
 			break // what goes on when a request ends
 		}
+		if wait := m.heldBack(top.priority, now); wait > 0 {
+			return due, wait
+		}
 		if wait := top.at.Sub(now); wait > 0 {
 			return due, min(wait, maxSleep)
 		}
@@ -75,6 +78,21 @@ func (m *Manager) due(now time.Time) ([]spiffe.ID, time.Duration) {
 		due = append(due, top.id)
 	}
 	return due, maxSleep
+}
+
+// heldBack says how long a request has to wait because it begins, or is part of, a burst of those that nobody waits for. The burst is
+// over when none of them is in the queue; renewals behind it wait at most as long.
+func (m *Manager) heldBack(p Priority, now time.Time) time.Duration {
+	switch {
+	case p == RealTime:
+		return 0
+	case p == Background:
+		m.heldSince = time.Time{}
+		return 0
+	case m.heldSince.IsZero():
+		m.heldSince = now
+	}
+	return m.cfg.Hold - now.Sub(m.heldSince)
 }
 
 // reschedule computes the time of each renewal anew. Retries count from the failure and stay as they are.
