@@ -111,7 +111,7 @@ func TestAllocations(t *testing.T) {
 
 // What is held for an open connection is its record, and that is small.
 func TestMemory(t *testing.T) {
-	const most = 240
+	const most = 192
 	if size := unsafe.Sizeof(Record{}); size > most {
 		t.Errorf("a record has %d bytes, want at most %d", size, most)
 	}

@@ -11,8 +11,10 @@
 //	                                             └ Received, Sent: one atomic add per chunk
 //
 // Labels are resolved once, at Open, to a series that all connections of the
-// same two ends share. Nothing is summed while bytes flow: a collection adds
-// what closed connections left behind to what the live ones have counted.
+// same two ends share, and which the next connection between the same workloads
+// finds by their addresses in memory. Nothing is summed while bytes flow: a
+// collection adds what closed connections left behind to what the live ones
+// have counted.
 //
 // The package does not export anything itself. metrics.go registers observable
 // instruments with an injected meter, and the log goes to an injected logger.

@@ -44,7 +44,7 @@ func (l *line) LogValue() slog.Value { return groupOf(l.write) }
 
 func (r *Recorder) logOpened(c *Record, by Reporter) {
 	if r.log.Enabled(context.Background(), slog.LevelDebug) {
-		r.emit(slog.LevelDebug, msgOpened, &line{record: c, reporter: by})
+		r.emit(r.now(), slog.LevelDebug, msgOpened, &line{record: c, reporter: by})
 	}
 }
 
@@ -55,49 +55,79 @@ func (r *Recorder) logComplete(c *Record, now time.Time, err error) {
 	}
 	if r.log.Enabled(context.Background(), level) {
 		took := max(0, now.Sub(r.since)-c.began)
-		r.emit(level, msgComplete, &line{record: c, reporter: c.series.key.reporter, complete: true, took: took, err: err})
+		r.emit(now, level, msgComplete, &line{record: c, reporter: c.series.key.reporter, complete: true, took: took, err: err})
 	}
 }
 
 func (r *Recorder) logRejected(j *Rejection) {
 	if r.log.Enabled(context.Background(), slog.LevelWarn) {
-		r.emit(slog.LevelWarn, msgFailed, &rejectionLine{j.Src, j.Dst, j.Reporter, j.Err})
+		r.emit(r.now(), slog.LevelWarn, msgFailed, &rejectionLine{j.Src, j.Dst, j.Reporter, j.Err})
 	}
 }
 
-func (r *Recorder) emit(level slog.Level, msg string, fields any) {
-	logging.Emit(context.Background(), r.log, level, msg, slog.Any("", fields))
+func (r *Recorder) emit(now time.Time, level slog.Level, msg string, fields logging.Fields) {
+	logging.Emit(context.Background(), r.log, now, level, msg, fields)
 }
 
 // write writes the fields in the reference's order. What is unknown is left
 // out.
 func (l *line) write(f fields) {
 	c := l.record
+	e, ours := f.(*logging.Encoder)
+	common := c.ends.common
+	ours = ours && common != nil
 	f.AddrPort("src.addr", c.src)
-	if w := c.source; w != nil {
-		known(f, "src.workload", w.Pod)
-		known(f, "src.namespace", w.Namespace)
+	if source := (*sourceEnd)(c.ends); ours {
+		e.Common(&common.source, source)
+	} else {
+		source.write(f)
 	}
-	known(f, "src.identity", c.sourceIdentity)
-	known(f, "src.cluster", c.source.logCluster())
-
 	f.AddrPort("dst.addr", c.dst)
 	if c.hboneAddr != "" {
 		f.Bare("dst.hbone_addr", c.hboneAddr)
 	}
-	if c.service != nil {
-		known(f, "dst.service", c.service.Hostname)
+	if destination := (*destinationEnd)(c.ends); ours {
+		e.Common(&common.destination, destination)
+	} else {
+		destination.write(f)
 	}
-	if w := c.destination; w != nil {
-		known(f, "dst.workload", w.Pod)
-		known(f, "dst.namespace", w.Namespace)
-	}
-	known(f, "dst.identity", c.destinationIdentity)
-	known(f, "dst.cluster", c.destination.logCluster())
 	f.String("direction", l.reporter.direction())
 	if l.complete {
 		l.writeEnd(f)
 	}
+}
+
+// sourceEnd and destinationEnd write the fields of one end.
+type (
+	sourceEnd      ends
+	destinationEnd ends
+)
+
+// LogFields implements [logging.Fields].
+func (s *sourceEnd) LogFields(e *logging.Encoder) { s.write(e) }
+
+func (s *sourceEnd) write(f fields) {
+	if w := s.source; w != nil {
+		known(f, "src.workload", w.Pod)
+		known(f, "src.namespace", w.Namespace)
+	}
+	known(f, "src.identity", s.sourceIdentity)
+	known(f, "src.cluster", s.source.logCluster())
+}
+
+// LogFields implements [logging.Fields].
+func (d *destinationEnd) LogFields(e *logging.Encoder) { d.write(e) }
+
+func (d *destinationEnd) write(f fields) {
+	if d.service != nil {
+		known(f, "dst.service", d.service.Hostname)
+	}
+	if w := d.destination; w != nil {
+		known(f, "dst.workload", w.Pod)
+		known(f, "dst.namespace", w.Namespace)
+	}
+	known(f, "dst.identity", d.destinationIdentity)
+	known(f, "dst.cluster", d.destination.logCluster())
 }
 
 // writeEnd writes how the connection ended.

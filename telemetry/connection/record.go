@@ -12,18 +12,17 @@ import (
 // closed exactly once, best by a defer right after Open.
 //
 // There is one for as long as a connection is open, however idle, so it holds
-// only what its end needs and the series does not know: 240 bytes.
+// only what its end needs and neither the series nor the pair of ends knows: 192
+// bytes, and 64 more if it shares its ends with no other.
 type Record struct {
 	// series is nil if telemetry is off.
 	series     *series
-	prev, next *Record       // in series.live, under series.mu
+	prev, next *Record // in series.live, under series.mu
+	ends       *ends
 	began      time.Duration // of Recorder.since
 
-	// For the line of the access log. The identities are empty without
-	// mutual TLS.
-	source, destination                 *Workload
-	service                             *Service
-	sourceIdentity, destinationIdentity string
+	hboneAddr string
+	policy    string
 
 	// Received counts the bytes of the client that were written towards the
 	// server: the request. Payload only, without the overhead of TLS or HTTP/2.
@@ -33,9 +32,7 @@ type Record struct {
 	// because two goroutines write them; those around them do so for the
 	// counters of other records.
 
-	src, dst  netip.AddrPort
-	hboneAddr string
-	policy    string
+	src, dst netip.AddrPort
 
 	// Sent counts the bytes of the server that were written towards the
 	// client: the response.
@@ -43,20 +40,6 @@ type Record struct {
 
 	marks  [stages]atomic.Uint32 // microseconds from began, 0 unmarked
 	closed bool                  // under series.mu
-}
-
-// keep remembers what the line of the access log needs of the details.
-func (r *Record) keep(d *Details) {
-	r.source, r.destination, r.service = d.Source, d.Destination, d.Service
-	r.src, r.dst, r.hboneAddr = d.Src, d.Dst, d.HBONEAddr
-	if !d.MutualTLS {
-		return
-	}
-	r.sourceIdentity = or(d.SourceIdentity, d.SourcePrincipal)
-	r.destinationIdentity = or(d.DestinationIdentity, d.DestinationPrincipal)
-	if r.destinationIdentity == "" && d.Destination != nil {
-		r.destinationIdentity = d.Destination.Principal
-	}
 }
 
 // Decided notes the authorization policy, as namespace/name, that decided

@@ -46,6 +46,7 @@ type Recorder struct {
 	idleEviction time.Duration
 
 	seed   maphash.Seed
+	known  pairs
 	shards [shards]shard
 
 	pairs          atomic.Int64 // series in the shards
@@ -126,27 +127,33 @@ func (r *Recorder) Open(d *Details) *Record {
 	if r == nil {
 		return &Record{}
 	}
-	rec := &Record{}
-	rec.keep(d)
 	start := d.Start
 	if start.IsZero() {
 		start = r.now()
 	}
-	rec.began = start.Sub(r.since)
+	rec := &Record{src: d.Src, dst: d.Dst, hboneAddr: d.HBONEAddr, began: start.Sub(r.since)}
+	slot := r.known.slot(r.seed, d)
+	if slot == nil || !r.known.open(slot, rec, d) {
+		r.openByLabels(rec, d)
+		r.known.remember(slot, rec, d)
+	}
 	r.logOpened(rec, d.Reporter)
+	return rec
+}
+
+// openByLabels opens a record in the series that the labels lead to.
+func (r *Recorder) openByLabels(rec *Record, d *Details) {
 	var k key
 	keyOf(&k, d)
 	sh := &r.shards[k.shard(r.seed)]
 	sh.mu.RLock()
 	if s := sh.series[k]; s != nil {
-		rec.series = s
 		s.open(rec)
 		sh.mu.RUnlock()
-		return rec
+		return
 	}
 	sh.mu.RUnlock()
 	r.openNew(sh, k, rec)
-	return rec
 }
 
 // openNew opens a record whose series does not exist yet. It takes the key by
@@ -164,7 +171,6 @@ func (r *Recorder) openNew(sh *shard, k key, rec *Record) {
 		}
 		s = r.add(sh, &k)
 	}
-	rec.series = s
 	s.open(rec)
 }
 
@@ -214,7 +220,7 @@ func (r *Recorder) endInOverflow(k *key, flag int) {
 func (r *Recorder) sweep(sh *shard, now time.Time) {
 	sh.swept = now
 	for k, s := range sh.series {
-		closed, failed, ok := s.expired(now, r.idleEviction)
+		closed, failed, ok := s.evict(now, r.idleEviction)
 		if !ok {
 			continue
 		}

@@ -24,6 +24,7 @@ type series struct {
 	sent     uint64
 	closed   [len(flags)]uint64
 	variants int       // flags with a closed connection
+	evicted  bool      // it is in no shard any more
 	idle     time.Time // since when there is no live record
 
 	// options are the cached label sets for observing, by flag; the last one
@@ -31,11 +32,15 @@ type series struct {
 	options [len(flags) + 1][]metric.ObserveOption
 }
 
-// open adds a record. The caller holds the shard's lock, so that the series is
-// not evicted meanwhile.
-func (s *series) open(r *Record) {
+// open adds a record, unless the series was evicted, which cannot be while the
+// caller has found it in a shard and holds the shard's lock.
+func (s *series) open(r *Record) bool {
 	s.mu.Lock()
-	r.next = s.live
+	if s.evicted {
+		s.mu.Unlock()
+		return false
+	}
+	r.series, r.next = s, s.live
 	if s.live != nil {
 		s.live.prev = r
 	}
@@ -43,6 +48,7 @@ func (s *series) open(r *Record) {
 	s.active++
 	s.opened++
 	s.mu.Unlock()
+	return true
 }
 
 // close takes a record out and counts its end. It returns false if the record
@@ -117,14 +123,16 @@ func (s *series) totals() totals {
 	return t
 }
 
-// expired says whether the series has been without connections for so long,
-// and how many label sets closed and failed have for it.
-func (s *series) expired(now time.Time, after time.Duration) (closed, failed int, ok bool) {
+// evict closes the series for good if it has been without connections for so
+// long. It also tells how many label sets closed and failed had for it. The
+// caller takes it out of its shard, whose lock it holds.
+func (s *series) evict(now time.Time, after time.Duration) (closed, failed int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active > 0 || s.overflow || now.Sub(s.idle) < after {
 		return 0, 0, false
 	}
+	s.evicted = true
 	failed = s.variants
 	if s.closed[0] > 0 {
 		failed--

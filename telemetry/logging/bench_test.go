@@ -62,7 +62,7 @@ func BenchmarkAccessFields(b *testing.B) {
 			log := benchLog(b, json)
 			b.ReportAllocs()
 			for b.Loop() {
-				Emit(context.Background(), log, slog.LevelInfo, "connection complete", slog.Any("", benchLine))
+				Emit(context.Background(), log, time.Now(), slog.LevelInfo, "connection complete", benchLine)
 			}
 		})
 	}
@@ -73,7 +73,7 @@ func BenchmarkAccessAttrs(b *testing.B) {
 	log, attrs := benchLog(b, false), accessAttrs()
 	b.ReportAllocs()
 	for b.Loop() {
-		Emit(context.Background(), log, slog.LevelInfo, "connection complete", attrs...)
+		log.LogAttrs(context.Background(), slog.LevelInfo, "connection complete", attrs...)
 	}
 }
 
@@ -83,7 +83,7 @@ func BenchmarkAccessParallel(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			Emit(context.Background(), log, slog.LevelInfo, "connection complete", slog.Any("", benchLine))
+			Emit(context.Background(), log, time.Now(), slog.LevelInfo, "connection complete", benchLine)
 		}
 	})
 }
@@ -108,9 +108,9 @@ func TestAllocations(t *testing.T) {
 		f    func()
 	}{
 		{"fields", 0, func() {
-			Emit(context.Background(), log, slog.LevelInfo, "connection complete", slog.Any("", benchLine))
+			Emit(context.Background(), log, time.Now(), slog.LevelInfo, "connection complete", benchLine)
 		}},
-		{"attributes", 1, func() { Emit(context.Background(), log, slog.LevelInfo, "connection complete", attrs...) }},
+		{"attributes", 1, func() { log.LogAttrs(context.Background(), slog.LevelInfo, "connection complete", attrs...) }},
 		{"disabled", 0, func() { log.LogAttrs(context.Background(), slog.LevelDebug, "no", slog.Int("n", 1)) }},
 	} {
 		for range 2000 {

@@ -36,70 +36,78 @@ func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 
 // Handle implements slog.Handler. It never fails; lost lines are counted.
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
+	level := levelIndex(r.Level)
+	e := h.begin(r.Time, level, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		e.attr(a)
+		return true
+	})
+	h.end(e, level, r.Message)
+	return nil
+}
+
+// begin makes a line up to its fields. It is
+//
+//	time\tlevel\tscope[:span{k=v …}…]\t[message\t][k=v k="v" …]\n
+//
+// in text, and {"level":…,"time":…,"scope":…,"message":…,fields…,spans…} in JSON.
+func (h *handler) begin(t time.Time, level int, message string) *Encoder {
 	e := encoders.Get().(*Encoder)
 	e.buf, e.json, e.fields, e.span, e.prefix = e.buf[:0], h.log.json, false, false, h.group
-	level := levelIndex(r.Level)
-	if h.log.json {
-		h.json(e, level, &r)
+	if e.json {
+		h.beginJSON(e, t, level, message)
 	} else {
-		h.text(e, level, &r)
+		h.beginText(e, t, level, message)
 	}
+	if len(h.attrs) > 0 {
+		e.buf = append(e.buf, h.attrs...)
+		e.fields = true
+	}
+	return e
+}
+
+// end completes the line and queues it. The encoder must not be used any more.
+func (h *handler) end(e *Encoder, level int, message string) {
+	switch {
+	case e.json:
+		e.buf = append(e.buf, h.spans...)
+		e.buf = append(e.buf, '}')
+	case message == "" && !e.fields:
+		e.buf = e.buf[:len(e.buf)-1]
+	}
+	e.buf = append(e.buf, '\n')
 	h.log.queue.put(h.scope, level, e.buf)
 	if cap(e.buf) <= maxPooled {
 		encoders.Put(e)
 	}
-	return nil
 }
 
-// text writes
-//
-//	time\tlevel\tscope[:span{k=v …}…]\t[message\t][k=v k="v" …]\n
-func (h *handler) text(e *Encoder, level int, r *slog.Record) {
-	e.buf = appendTime(e.buf, r.Time)
+func (h *handler) beginText(e *Encoder, t time.Time, level int, message string) {
+	e.buf = appendTime(e.buf, t)
 	e.buf = append(e.buf, '\t')
 	e.buf = append(e.buf, levelNames[level]...)
 	e.buf = append(e.buf, '\t')
 	e.buf = append(e.buf, h.scope.name...)
 	e.buf = append(e.buf, h.spans...)
 	e.buf = append(e.buf, '\t')
-	if r.Message != "" {
-		e.buf = appendMessage(e.buf, r.Message)
+	if message != "" {
+		e.buf = appendMessage(e.buf, message)
 		e.buf = append(e.buf, '\t')
 	}
-	h.fields(e, r)
-	if r.Message == "" && !e.fields {
-		e.buf = e.buf[:len(e.buf)-1]
-	}
-	e.buf = append(e.buf, '\n')
 }
 
-// json writes {"level":…,"time":…,"scope":…,"message":…,fields…,spans…}.
-func (h *handler) json(e *Encoder, level int, r *slog.Record) {
+func (h *handler) beginJSON(e *Encoder, t time.Time, level int, message string) {
 	e.buf = append(e.buf, `{"level":"`...)
 	e.buf = append(e.buf, levelNames[level]...)
 	e.buf = append(e.buf, `","time":"`...)
-	e.buf = appendTime(e.buf, r.Time)
+	e.buf = appendTime(e.buf, t)
 	e.buf = append(e.buf, `","scope":"`...)
 	e.buf = append(e.buf, h.scope.target...)
 	e.buf = append(e.buf, '"')
-	if r.Message != "" {
+	if message != "" {
 		e.buf = append(e.buf, `,"message":`...)
-		e.stringValue(r.Message)
+		e.stringValue(message)
 	}
-	h.fields(e, r)
-	e.buf = append(e.buf, h.spans...)
-	e.buf = append(e.buf, "}\n"...)
-}
-
-func (h *handler) fields(e *Encoder, r *slog.Record) {
-	if len(h.attrs) > 0 {
-		e.buf = append(e.buf, h.attrs...)
-		e.fields = true
-	}
-	r.Attrs(func(a slog.Attr) bool {
-		e.attr(a)
-		return true
-	})
 }
 
 // WithAttrs implements slog.Handler; the attributes are formatted once.
@@ -189,32 +197,27 @@ func (e *Encoder) other(key string, value any) {
 	}
 }
 
-// Emit makes a line without the cost of looking up the caller, which lines do
-// not show. It is for hot paths; the level is checked. Fields reach a handler of
-// another package as the attributes of the group that they resolve to.
-func Emit(ctx context.Context, l *slog.Logger, level slog.Level, message string, attrs ...slog.Attr) {
-	h := l.Handler()
-	if !h.Enabled(ctx, level) {
+// Emit makes a line of fields that write themselves, at time t, without the cost
+// of a record and of looking up the caller, which lines do not show. It is for
+// hot paths; the level is checked. Fields reach a handler of another package as
+// the attributes of the group that they resolve to.
+func Emit(ctx context.Context, l *slog.Logger, t time.Time, level slog.Level, message string, fields Fields) {
+	handles := l.Handler()
+	if !handles.Enabled(ctx, level) {
 		return
 	}
-	r := slog.NewRecord(time.Now(), level, message, 0)
-	if _, ours := h.(*handler); ours {
-		r.AddAttrs(attrs...)
+	if h, ours := handles.(*handler); ours {
+		index := levelIndex(level)
+		e := h.begin(t, index, message)
+		e.other("", fields)
+		h.end(e, index, message)
+		return
+	}
+	r := slog.NewRecord(t, level, message, 0)
+	if v := slog.AnyValue(fields).Resolve(); v.Kind() == slog.KindGroup {
+		r.AddAttrs(v.Group()...)
 	} else {
-		addResolved(&r, attrs)
+		r.AddAttrs(slog.Attr{Value: v})
 	}
-	_ = h.Handle(ctx, r) // lost lines are counted by the handler
-}
-
-// addResolved adds attributes and, in their place, those of groups without a
-// name.
-func addResolved(r *slog.Record, attrs []slog.Attr) {
-	for _, a := range attrs {
-		a.Value = a.Value.Resolve()
-		if a.Key == "" && a.Value.Kind() == slog.KindGroup {
-			r.AddAttrs(a.Value.Group()...)
-		} else {
-			r.AddAttrs(a)
-		}
-	}
+	_ = handles.Handle(ctx, r) // slog's loggers ignore what handlers return, too
 }

@@ -174,15 +174,74 @@ func TestWithSpanOfOtherHandler(t *testing.T) {
 }
 
 func TestEmit(t *testing.T) {
-	got := written(t, Config{Filter: "warn"}, func(l *Logging) {
-		log := l.Logger("state")
-		Emit(t.Context(), log, slog.LevelInfo, "not this")
-		Emit(t.Context(), log, slog.LevelWarn, "this", slog.Int("n", 1))
-	})
-	if _, rest, _ := strings.Cut(got, "\t"); rest != "warn\tstate\tthis\tn=1\n" {
-		t.Errorf("got %q, want one line", got)
+	peer := &conn{netip.MustParseAddrPort("10.0.0.1:1")}
+	for name, tc := range map[string]struct {
+		json bool
+		with func(*slog.Logger) *slog.Logger
+	}{
+		"text":       {false, func(l *slog.Logger) *slog.Logger { return l }},
+		"JSON":       {true, func(l *slog.Logger) *slog.Logger { return l }},
+		"attributes": {true, func(l *slog.Logger) *slog.Logger { return WithSpan(l.With("a", 1).WithGroup("g"), "s") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := written(t, Config{Filter: "warn", JSON: tc.json}, func(l *Logging) {
+				log := tc.with(l.Logger("state"))
+				Emit(t.Context(), log, at, slog.LevelInfo, "not this", peer)
+				Emit(t.Context(), log, at, slog.LevelWarn, "this", peer)
+			})
+			want := written(t, Config{Filter: "warn", JSON: tc.json}, func(l *Logging) {
+				emit(tc.with(l.Logger("state")), slog.LevelWarn, "this", slog.Any("", peer))
+			})
+			if diff := cmp.Diff(want, got); diff != "" || strings.Count(got, "\n") != 1 {
+				t.Errorf("line differs from that of an attribute (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
+
+// Common fields look the same whether they are written or copied, whatever
+// logger the line is of.
+func TestCommon(t *testing.T) {
+	peer, common := &conn{netip.MustParseAddrPort("10.0.0.1:1")}, new(Common)
+	plain := func(first bool) Fields { return fieldsFunc(func(e *Encoder) { second(e, first); peer.LogFields(e) }) }
+	shared := func(first bool) Fields {
+		return fieldsFunc(func(e *Encoder) { second(e, first); e.Common(common, peer) })
+	}
+	lines := func(l *Logging, of func(first bool) Fields) {
+		log := l.Logger("access")
+		for _, log := range []*slog.Logger{log, log, log.WithGroup("g"), log.With("a", "b"), WithSpan(log, "s", slog.Any("", of(true))), log} {
+			for _, first := range []bool{true, true, false, false} {
+				emit(log, slog.LevelInfo, "line", slog.Any("", of(first)))
+			}
+		}
+	}
+	for _, asJSON := range []bool{false, true} {
+		want := written(t, Config{JSON: asJSON}, func(l *Logging) { lines(l, plain) })
+		got := written(t, Config{JSON: asJSON}, func(l *Logging) { lines(l, shared) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("JSON %v: lines differ (-written +copied):\n%s", asJSON, diff)
+		}
+	}
+	big := fieldsFunc(func(e *Encoder) { e.String("s", strings.Repeat("x", maxCommon)) })
+	none := new(Common)
+	written(t, Config{}, func(l *Logging) {
+		emit(l.Logger("access"), slog.LevelInfo, "line", slog.Any("", fieldsFunc(func(e *Encoder) { e.Common(none, big) })))
+	})
+	if none.last.Load() != nil {
+		t.Errorf("fields of more than %d bytes were kept", maxCommon)
+	}
+}
+
+// second writes a field before others, unless they are the first.
+func second(e *Encoder, first bool) {
+	if !first {
+		e.Uint("n", 1)
+	}
+}
+
+type fieldsFunc func(e *Encoder)
+
+func (f fieldsFunc) LogFields(e *Encoder) { f(e) }
 
 func FuzzEscapes(f *testing.F) {
 	f.Add("plain", "\x00\"\\\n\u200b\xff")

@@ -20,12 +20,15 @@ const (
 	// of at most freeChunkBytes.
 	freeChunks     = 8
 	freeChunkBytes = 64 << 10
+	// chunkBytes is the size of the buffer of a first chunk.
+	chunkBytes = 4 << 10
 
 	// writeDelay is how long the first of some lines waits for more, and
 	// busyDelay how long the next do while lines keep coming. They are what makes
 	// a line cheap under load: one wake-up and one write for all lines of that time.
+	// A line waits for about ten milliseconds at most.
 	writeDelay = 4 * time.Millisecond
-	busyDelay  = 25 * time.Millisecond
+	busyDelay  = 10 * time.Millisecond
 	// kickLines is how many waiting lines end that delay.
 	kickLines = 8 * chunkLines
 	// stallPatience is how long lines that may wait do so when the queue is
@@ -105,7 +108,11 @@ func (q *queue) put(s *scope, level int, line []byte) {
 	}
 	last := len(q.chunks) - 1
 	if last < 0 || q.chunks[last].lines == chunkLines {
-		q.chunks = append(q.chunks, q.newChunk())
+		size := chunkBytes
+		if last >= 0 { // as much as the lines of these days need
+			size = cap(q.chunks[last].bytes)
+		}
+		q.chunks = append(q.chunks, q.newChunk(size))
 		last++
 	}
 	c := q.chunks[last]
@@ -178,13 +185,15 @@ func (q *queue) wake() {
 	}
 }
 
-func (q *queue) newChunk() *chunk {
+// newChunk is an empty chunk, with a buffer of some size if it is not one of
+// those that were written.
+func (q *queue) newChunk(size int) *chunk {
 	if n := len(q.free); n > 0 {
 		c := q.free[n-1]
 		q.free = q.free[:n-1]
 		return c
 	}
-	return &chunk{bytes: make([]byte, 0, 4<<10)}
+	return &chunk{bytes: make([]byte, 0, min(size, freeChunkBytes))}
 }
 
 // run writes lines until one of the channels is closed. Then it closes the
