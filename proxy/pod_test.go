@@ -331,13 +331,22 @@ func allow(id string) *rbac.Policy {
 
 func TestServe_WatchesPoliciesAndTheWorkload(t *testing.T) {
 	app := proxytest.Echo(t, podIP)
-	for name, change := range map[string]func(*world){
-		"policies": func(w *world) { w.Policies.Replace([]*rbac.Policy{allow(otherID)}) },
-		"workload": func(w *world) {
+	const byPolicy = "error=connection closed due to policy change"
+	for name, tc := range map[string]struct {
+		change func(*world)
+		reason string
+	}{
+		"policies": {func(w *world) { w.Policies.Replace([]*rbac.Policy{allow(otherID)}) }, byPolicy},
+		"workload": {func(w *world) {
 			web := proxytest.Workload("web", podIP)
 			web.AuthorizationPolicies = []string{"default/all"}
 			w.Store.Apply(workload.Update{Workloads: []*workload.Workload{web}})
-		},
+		}, byPolicy},
+		"trust domain": {func(w *world) {
+			web := proxytest.Workload("web", podIP)
+			web.TrustDomain = "example.org"
+			w.Store.Apply(workload.Update{Workloads: []*workload.Workload{web}})
+		}, "error=connection closed: the trust domain of the workload has changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newNode(t)
@@ -347,12 +356,12 @@ func TestServe_WatchesPoliciesAndTheWorkload(t *testing.T) {
 			w.open(t, time.Minute, nil)
 			s := stream(t, w.tunnel(t, clientID), app.String())
 			proxytest.Say(t, s, "before")
-			change(w)
+			tc.change(w)
 			if err := proxytest.Ended(s); err != nil {
 				t.Errorf("the stream ended with %v, want CANCEL", err)
 			}
 			w.log.Wait(t, "INFO connection "+clientIP, "("+clientID+")->"+app.String()+" (web) closed because it's no longer allowed after a policy update")
-			w.log.Wait(t, "ERROR connection complete", "error=connection closed due to policy change")
+			w.log.Wait(t, "ERROR connection complete", tc.reason)
 			close(w.drain)
 			w.ended(t)
 		})
