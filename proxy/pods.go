@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 
+	"ztunnel/proxy/config"
 	"ztunnel/proxy/dns"
 	"ztunnel/proxy/inpod"
 	"ztunnel/proxy/live"
@@ -52,9 +53,15 @@ func (ps *Pods) Start(ctx context.Context, uid string, info inpod.Info, netns *o
 
 // sockets says how the sockets of a pod are made.
 func (ps *Pods) sockets(netns *os.File, log *slog.Logger) socket.Config {
-	c := ps.node.Config
+	c := SocketConfig(ps.node.Config, log)
+	c.ReusePort, c.NetNS = ps.node.Config.InpodPortReuse, netns
+	return c
+}
+
+// SocketConfig says how sockets are made in the process's own namespace.
+func SocketConfig(c *config.Config, log *slog.Logger) socket.Config {
 	return socket.Config{
-		Mark: c.PacketMark, ReusePort: c.InpodPortReuse, NetNS: netns, Log: log,
+		Mark: c.PacketMark, Log: log,
 		Keepalive: socket.Keepalive{
 			Enabled: c.Keepalive.Enabled, Time: c.Keepalive.Time, Interval: c.Keepalive.Interval,
 			Retries: int(c.Keepalive.Retries), UserTimeout: c.Keepalive.UserTimeout,

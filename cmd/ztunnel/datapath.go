@@ -49,7 +49,7 @@ func (p *process) makeDataPath(ctx context.Context) error {
 
 // openDedicated binds the listeners of the one pod.
 func (p *process) openDedicated(ctx context.Context) error {
-	sockets := socket.NewFactory(p.socketConfig())
+	sockets := socket.NewFactory(proxy.SocketConfig(p.cfg, p.logs.Logger("proxy")))
 	if p.cfg.EnableProxy {
 		done := p.readiness.Task("proxy")
 		virtual, err := p.virtualPorts()
@@ -96,7 +96,7 @@ func (p *process) openShared(ctx context.Context) error {
 			return err
 		}
 		virtual.Exclusive = true
-		sockets := p.socketConfig()
+		sockets := proxy.SocketConfig(p.cfg, p.logs.Logger("proxy"))
 		sockets.Mark = 0 // what we dial for ourselves is nobody's traffic
 		p.self, err = p.node.OpenSelf(ctx, proxy.SelfConfig{
 			Workload: workload.Info(*own), Sockets: socket.NewFactory(sockets), Surface: virtual, Ready: p.surface.SetReady,

@@ -9,7 +9,6 @@ import (
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/rbac"
-	"ztunnel/proxy/socket"
 	"ztunnel/telemetry"
 	"ztunnel/telemetry/profiling"
 )
@@ -45,14 +44,6 @@ func (p *process) profilingConfig() profiling.Config {
 		Tags:          map[string]string{"node": p.cfg.NodeName, "pod": p.cfg.PodName, "version": buildInfo().Version},
 		BasicAuthUser: c.BasicAuthUser, BasicAuthPassword: c.BasicAuthPassword.Reveal(),
 		TenantID: c.TenantID, UploadRate: c.UploadRate,
-	}
-}
-
-func (p *process) socketConfig() socket.Config {
-	k := p.cfg.Keepalive
-	return socket.Config{
-		Mark: p.cfg.PacketMark, Log: p.logs.Logger("proxy"),
-		Keepalive: socket.Keepalive{Enabled: k.Enabled, Time: k.Time, Interval: k.Interval, Retries: int(k.Retries), UserTimeout: k.UserTimeout},
 	}
 }
 

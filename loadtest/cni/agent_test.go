@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ztunnel/proxy/api/zdsapi"
+	"ztunnel/proxy/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -187,12 +189,15 @@ func pod(t *testing.T, name string) Pod {
 func wantStats(t *testing.T, a *Agent, want Stats) {
 	t.Helper()
 	var diff string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if diff = cmp.Diff(want, a.Stats()); diff == "" {
-			return
+	defer func() {
+		if t.Failed() {
+			t.Logf("Stats() (-want +got):\n%s", diff)
 		}
-	}
-	t.Fatalf("Stats() (-want +got):\n%s", diff)
+	}()
+	proxytest.Until(t, fmt.Sprintf("Stats() = %+v", want), func() bool {
+		diff = cmp.Diff(want, a.Stats())
+		return diff == ""
+	})
 }
 
 // later runs f beside the test, which waits for its result.
@@ -276,11 +281,7 @@ func TestSeveralProxies(t *testing.T) {
 
 func wantConnections(t *testing.T, a *Agent, want int) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); a.Stats().Connections != want; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("Stats() = %+v, want %d connections", a.Stats(), want)
-		}
-	}
+	proxytest.Until(t, fmt.Sprintf("%d connections", want), func() bool { return a.Stats().Connections == want })
 }
 
 func TestRefused(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"ztunnel/proxy/api/discoveryapi"
 	"ztunnel/proxy/api/securityapi"
 	"ztunnel/proxy/api/workloadapi"
+	"ztunnel/proxy/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -206,17 +207,13 @@ func change(t *testing.T, p *Plane, u Update) {
 }
 
 // settle waits until all streams have answered all there is.
-func settle(t *testing.T, p *Plane) Stats {
+func settle(t *testing.T, p *Plane) (s Stats) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		s := p.Stats()
-		if s.Behind == 0 && s.Streams > 0 {
-			return s
-		}
-		if time.Now().After(end) {
-			t.Fatalf("Stats() = %+v, want no stream behind", s)
-		}
-	}
+	proxytest.Until(t, "no stream is behind", func() bool {
+		s = p.Stats()
+		return s.Behind == 0 && s.Streams > 0
+	})
+	return s
 }
 
 const (
