@@ -46,7 +46,7 @@ func (d *Dialer) Dial(ctx context.Context, key hbone.Key) (*hbone.ClientConn, er
 	}
 	certificate, err := d.Certificates.Certificate(ctx, key.Identity, identity.RealTime)
 	if err != nil {
-		return nil, &identityError{err}
+		return nil, &identity.OutboundError{Err: err}
 	}
 	conn, err := d.Sockets.Dial(ctx, netip.Addr{}, key.Addr)
 	switch {
@@ -76,7 +76,7 @@ func (d *Dialer) DialInner(ctx context.Context, outer *hbone.Stream, source spif
 	certificate, err := d.Certificates.Certificate(ctx, source, identity.RealTime)
 	if err != nil {
 		_ = outer.Close() // it was not used yet
-		return nil, &identityError{err}
+		return nil, &identity.OutboundError{Err: err}
 	}
 	return d.open(ctx, outer, certificate, expected)
 }

@@ -32,13 +32,6 @@ func (e *networkPolicyError) Error() string {
 func (e *networkPolicyError) Unwrap() error                { return e.err }
 func (e *networkPolicyError) FailureFlag() connection.Flag { return connection.FlagNetworkPolicy }
 
-// identityError says that the pod's own certificate could not be had.
-type identityError struct{ err error }
-
-func (e *identityError) Error() string                { return "identity error: " + e.err.Error() }
-func (e *identityError) Unwrap() error                { return e.err }
-func (e *identityError) FailureFlag() connection.Flag { return connection.FlagIdentity }
-
 // tunnelError is a tunnel that could not be made or used, with the flag of the
 // stage that failed.
 type tunnelError struct {
