@@ -22,6 +22,11 @@ type half struct {
 	small      uint8   // consecutive small reads
 	eof        bool    // src has ended
 
+	pipe    *pipe // nil while src is not readable
+	piped   int   // what is in it
+	spliced bool  // use pipes, not buffers
+	steps   uint8 // consecutive ones that call for the other
+
 	done     atomic.Bool // at end of file, with all written that came before
 	err      error       // why the copy ended, nil at end of file
 	closeErr error       // of closing the write end of dst
@@ -38,12 +43,12 @@ func (h *half) run() {
 	for h.err == nil && !h.eof {
 		if err := h.src.Read(h.onReadable); err != nil {
 			h.fail(err)
-		} else if h.start < h.end {
+		} else if h.start < h.end || h.piped > 0 {
 			if err := h.dst.Write(h.onWritable); err != nil {
 				h.fail(err)
 			}
 		}
-		if h.buf != nil && h.buf.size != h.size {
+		if h.buf != nil && (h.spliced || h.buf.size != h.size) || h.pipe != nil && !h.spliced {
 			h.drop()
 		}
 	}
@@ -61,18 +66,30 @@ func (h *half) fail(err error) {
 	}
 }
 
-// drop gives the buffer back.
+// drop gives the buffer or the pipe back.
 func (h *half) drop() {
 	if h.buf != nil {
 		h.buf.release()
 		h.buf = nil
 	}
+	switch {
+	case h.pipe == nil:
+		return
+	case h.piped > 0: // the copy has failed
+		h.pipe.discard()
+	default:
+		h.pipe.release()
+	}
+	h.pipe, h.piped = nil, 0
 }
 
 // read is called with a source that may be readable. It reports whether it has an outcome: bytes, the end or an error;
 // without one, the poller waits and no buffer is held. Reading goes on until the kernel has nothing more, since the
 // poller reports readiness once only.
 func (h *half) read(fd uintptr) bool {
+	if h.spliced {
+		return h.readPipe(fd)
+	}
 	if h.buf == nil {
 		h.buf = takeBuffer(h.size)
 	}
@@ -92,8 +109,13 @@ func (h *half) read(fd uintptr) bool {
 	return true
 }
 
-// adapt chooses the size of the next buffer after a read of n bytes.
+// adapt chooses the size of the next buffer after a read of n bytes, or that there is none.
 func (h *half) adapt(n int) {
+	if n < spliceWorth {
+		h.steps = 0
+	} else if h.steps++; h.steps == spliceAfter {
+		h.spliced, h.steps = true, 0
+	}
 	switch {
 	case n == len(h.buf.bytes):
 		h.small = 0
@@ -113,6 +135,9 @@ func (h *half) adapt(n int) {
 // write is called with a destination that may be writable. It reports whether it is done with the buffer's bytes: all
 // are written and counted, or there is an error.
 func (h *half) write(fd uintptr) bool {
+	if h.piped > 0 {
+		return h.writePipe(fd)
+	}
 	for h.start < h.end {
 		n, errno := RawWrite(fd, h.buf.bytes[h.start:h.end])
 		switch {
