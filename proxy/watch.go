@@ -11,7 +11,7 @@ import (
 	"ztunnel/proxy/workload"
 )
 
-// burst is how long changes of the store are gathered before the pods are looked at. There may be thousands in a second.
+// burst is the least time between two looks at the pods after changes of the store. There may be thousands in a second.
 const burst = 10 * time.Millisecond
 
 // watcher asks open connections again whenever the policies, or what is known of their pod's workload, change. It is one for all
@@ -86,6 +86,7 @@ func (n *Node) watchAll(ctx context.Context) {
 	gather := time.NewTimer(0)
 	defer gather.Stop()
 	for {
+		looked := time.Now()
 		policies, store := n.Policies.Changed(), n.Store.Changed()
 		for _, pod := range n.watcher.all() {
 			n.look(pod, everybody)
@@ -99,7 +100,11 @@ func (n *Node) watchAll(ctx context.Context) {
 			continue
 		case <-store:
 		}
-		gather.Reset(burst)
+		wait := burst - time.Since(looked)
+		if wait <= 0 {
+			continue
+		}
+		gather.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return
