@@ -124,6 +124,5 @@ func TestSplice_Limit(t *testing.T) {
 	for _, p := range taken {
 		p.release()
 	}
-	taken = nil
 	drained(t)
 }
