@@ -126,6 +126,14 @@ demo: ## the whole product on one machine; KEEP=1 stays up
 mesh: ## two nodes and six pods on one machine, to explore until Ctrl-C
 	go run ./loadtest/cmd/mesh -up
 
+# An Envoy to use instead of the one that is installed below bin.
+ENVOY ?=
+
+.PHONY: interop
+interop: ## waypoint and east-west gateway with a real Envoy (needs root)
+	@envoy='$(ENVOY)'; [ -n "$$envoy" ] || envoy="$$(bash loadtest/interop/envoy.sh bin/envoy)"; \
+	go run ./loadtest/cmd/interop -envoy "$$envoy"
+
 .PHONY: nightly
 nightly: ## long fuzzing, race detector, benchmarks, conformance three times
 	$(MAKE) fuzz FUZZTIME=10m
@@ -134,4 +142,4 @@ nightly: ## long fuzzing, race detector, benchmarks, conformance three times
 	$(MAKE) conformance CONFORMANCE_RUNS=3
 
 .PHONY: ci
-ci: test lint conformance ## what CI runs, where everything is installed
+ci: test lint conformance interop ## what CI runs, where everything is installed

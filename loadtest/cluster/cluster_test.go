@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"ztunnel/loadtest/cni"
+	"ztunnel/proxy/api/workloadapi"
 	"ztunnel/proxy/needs"
 	"ztunnel/proxy/spiffe"
 )
@@ -68,5 +69,36 @@ func TestCluster(t *testing.T) {
 	}
 	if err := pod.Remove(t.Context()); err != nil || c.Plane.Stats().Workloads != 0 {
 		t.Errorf("Remove = %v, then there are %d workloads, want 0", err, c.Plane.Stats().Workloads)
+	}
+}
+
+// What the control plane is told of a pod of another network.
+func TestNetwork(t *testing.T) {
+	needs.Root(t)
+	c, err := New(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("Close() = %v, want nil", err)
+		}
+	}()
+	for _, network := range []string{"", "abroad"} {
+		node, err := c.AddNodeIn(network, "node"+network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := ""
+		pod, err := node.NewPod(Spec{
+			Name: "pod", ID: spiffe.ID{TrustDomain: TrustDomain, Namespace: "shop" + network, ServiceAccount: "web"},
+			Adapt: func(w *workloadapi.Workload) { told = "network " + w.GetNetwork() },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := pod.Publish(false); err != nil || told != "network "+network {
+			t.Errorf("Publish = %v, told %q, want %q", err, told, "network "+network)
+		}
 	}
 }

@@ -21,6 +21,9 @@ var ZtunnelID = spiffe.ID{TrustDomain: TrustDomain, Namespace: "istio-system", S
 // Node is a node of the cluster, with a CNI agent and its pods.
 type Node struct {
 	*mesh.Node
+	// Network is that of its pods and its ztunnels; empty in a mesh of one network.
+	Network string
+
 	cluster *Cluster
 	agent   *cni.Agent
 	socket  string
@@ -39,12 +42,20 @@ type Ztunnel struct {
 }
 
 // AddNode makes a node whose agent waits for a ztunnel.
-func (c *Cluster) AddNode(name string) (*Node, error) {
-	network, err := c.Mesh.AddNode(name)
+func (c *Cluster) AddNode(name string) (*Node, error) { return c.AddNodeIn("", name) }
+
+// AddNodeIn makes a node of a network. That its ztunnel reaches other networks
+// through their gateways only is a matter of what the control plane tells it:
+// all nodes have the same wire.
+func (c *Cluster) AddNodeIn(network, name string) (*Node, error) {
+	place, err := c.Mesh.AddNode(name)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Node: network, cluster: c, agent: cni.New(cni.Config{Log: c.cfg.Log}), socket: filepath.Join(c.cfg.Dir, name+".sock")}
+	n := &Node{
+		Node: place, Network: network, cluster: c,
+		agent: cni.New(cni.Config{Log: c.cfg.Log}), socket: filepath.Join(c.cfg.Dir, name+".sock"),
+	}
 	ln, err := cni.Listen(n.socket)
 	if err != nil {
 		return nil, fmt.Errorf("add node %s: %w", name, err)
@@ -79,10 +90,15 @@ func (n *Node) StartZtunnel() (*Ztunnel, error) {
 	if err := os.WriteFile(token, []byte(c.Plane.Token(ZtunnelID.Namespace, ZtunnelID.ServiceAccount, n.Name)), 0o600); err != nil {
 		return nil, fmt.Errorf("start ztunnel of %s: %w", n.Name, err)
 	}
+	env := map[string]string{}
+	if n.Network != "" {
+		env["NETWORK"] = n.Network
+	}
+	maps.Copy(env, c.cfg.Env)
 	z, err := pod.StartZtunnel(mesh.ZtunnelConfig{
 		Binary: c.cfg.Binary, Name: name, Identity: ZtunnelID, ControlPlane: c.ControlAddr(), ClusterID: ID,
 		RootFile: c.root, TokenFile: token, Socket: n.socket,
-		LogFile: filepath.Join(c.cfg.Dir, name+".log"), Env: maps.Clone(c.cfg.Env),
+		LogFile: filepath.Join(c.cfg.Dir, name+".log"), Env: env,
 	})
 	if err != nil {
 		return nil, err

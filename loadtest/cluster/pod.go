@@ -27,6 +27,8 @@ type Spec struct {
 	Revision string
 	// Services are those that it is an endpoint of.
 	Services []*workloadapi.Service
+	// Adapt, if there is one, changes what the control plane is told of the pod.
+	Adapt func(*workloadapi.Workload)
 }
 
 // Pod is a pod of a node.
@@ -69,10 +71,15 @@ func (n *Node) AddPod(ctx context.Context, s Spec) (*Pod, error) {
 // Publish tells the control plane of the pod: whether it takes part in the mesh,
 // or has neither identity nor encryption.
 func (p *Pod) Publish(captured bool) error {
-	return p.node.cluster.Plane.Update(control.Update{Workloads: []*workloadapi.Workload{control.Pod(control.PodSpec{
-		Cluster: ID, TrustDomain: TrustDomain, Namespace: p.ID.Namespace, Name: p.Name, ServiceAccount: p.ID.ServiceAccount,
-		Node: p.node.Name, App: p.ID.ServiceAccount, Revision: p.Revision, Addresses: p.Addrs(), Captured: captured, Services: p.Services,
-	})}})
+	w := control.Pod(control.PodSpec{
+		Cluster: ID, Network: p.node.Network, TrustDomain: TrustDomain, Namespace: p.ID.Namespace, Name: p.Name,
+		ServiceAccount: p.ID.ServiceAccount, Node: p.node.Name, App: p.ID.ServiceAccount, Revision: p.Revision,
+		Addresses: p.Addrs(), Captured: captured, Services: p.Services,
+	})
+	if p.Adapt != nil {
+		p.Adapt(w)
+	}
+	return p.node.cluster.Plane.Update(control.Update{Workloads: []*workloadapi.Workload{w}})
 }
 
 // Capture makes the redirection rules and tells the node's ztunnel of the pod.

@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -158,7 +157,7 @@ func (c *outgoing) overDoubleHBONE(ctx context.Context) error {
 		return cause(ctx, tunnelFailure(err))
 	}
 	defer func() {
-		tunnel.Abort(errInnerDone)
+		tunnel.Abort(nil)
 		<-tunnel.Done()
 	}()
 	inner, err := tunnel.Open(ctx, c.request(true))
@@ -180,5 +179,3 @@ func (c *outgoing) key() hbone.Key {
 		Client:   c.src.Addr(),
 	}
 }
-
-var errInnerDone = errors.New("the connection of this tunnel has ended")

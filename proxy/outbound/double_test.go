@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 
@@ -92,6 +93,9 @@ func TestDoubleHBONE_EndToEnd(t *testing.T) {
 	finish(t, app)
 	p.complete(t, "INFO", "dst.addr="+gatewayIP, "dst.hbone_addr=far.default:80", "dst.service=far.default",
 		"dst.workload=far-controller", "dst.identity="+farID, "bytes_sent=11", "bytes_recv=11")
+	if text := p.log.String(); strings.Contains(text, "Error in HBONE") {
+		t.Errorf("the end of the inner tunnel is told as a failure:\n%s", text)
+	}
 	p.counted(t, connectiontest.Labels{"destination_workload": "far-controller", "destination_principal": farID, "destination_service": "far.default"})
 	r := <-outer
 	if r.Authority != "far.default:80" || len(r.Header.Values("x-forwarded-network")) != 0 {

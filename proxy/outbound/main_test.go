@@ -64,7 +64,7 @@ func newPod(t testing.TB, edit func(*pod, *outbound.Config)) *pod {
 	recorder := connection.NewRecorder(connection.Config{Log: p.access.Logger()})
 	p.metrics = connectiontest.New(t, recorder)
 	sockets := socket.NewFactory(socket.Config{})
-	dialer := &outbound.Dialer{Certificates: p.certs, Sockets: sockets, HBONE: &hbone.Config{HandshakeTimeout: 5 * time.Second}}
+	dialer := &outbound.Dialer{Certificates: p.certs, Sockets: sockets, HBONE: &hbone.Config{HandshakeTimeout: 5 * time.Second, Log: p.log.Logger()}}
 	p.pool = hbone.NewPool(hbone.PoolConfig{Dial: dialer.Dial})
 	cfg := outbound.Config{
 		Workload: proxytest.Info(client), Store: p.store, Sockets: sockets, Pool: p.pool, Inner: dialer,
