@@ -90,15 +90,26 @@ func newAll(t *testing.T) *all {
 	a.register("proxy", node.Register)
 	a.register("hbone", new(hbone.Metrics).Register)
 	a.register("local", new(local.Metrics).Register)
-	server, err := dns.Listen(t.Context(), dns.Config{Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.run(server.Serve)
-	a.register("dns", server.Register)
+	a.dns()
 	a.inpod()
 	a.xds()
 	return a
+}
+
+// dns asks for a host, without a resolver to forward that to.
+func (a *all) dns() {
+	server, err := dns.Listen(a.t.Context(), dns.Config{Addrs: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.run(server.Serve)
+	a.register("dns", server.Register)
+	if _, err := server.Lookup(a.t.Context(), "www.example.com", false); err == nil {
+		a.t.Error("Lookup without a resolver succeeded")
+	}
+	resolver := dns.NewResolver(dns.ResolverConfig{})
+	a.register("resolver", resolver.Register)
+	resolver.Count(nil, "www.example.com")
 }
 
 // recorder makes connections between known workloads, good and bad.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 )
 
@@ -13,7 +14,10 @@ const tcpListen = "0A"
 // Listens reports whether some socket in the network namespace of the process
 // listens on a TCP port. It reads the kernel's table, so ask rarely.
 func Listens(port uint16) bool {
-	return tableListens("/proc/self/net/tcp", port) || tableListens("/proc/self/net/tcp6", port)
+	// The process's first thread, which /proc/self/net is of, may be in the namespace of a pod just now.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return tableListens("/proc/thread-self/net/tcp", port) || tableListens("/proc/thread-self/net/tcp6", port)
 }
 
 func tableListens(path string, port uint16) bool {

@@ -12,9 +12,11 @@ package proxy
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"ztunnel/proxy/config"
+	"ztunnel/proxy/dns"
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
 	"ztunnel/proxy/inbound"
@@ -35,6 +37,8 @@ type Node struct {
 	Recorder     *connection.Recorder
 	ServerHBONE  *hbone.Config   // of tunnels that arrive
 	ClientHBONE  *hbone.Config   // of tunnels that are dialled
+	Resolver     *dns.Resolver   // of workloads that are only known by a hostname; nil: the standard library's
+	Hosts        dns.Hosts       // names that DNS knows without asking; may be nil
 	Demand       workload.Demand // gets what Store does not have yet; nil if it has all
 	// Log returns the logger of a scope.
 	Log func(scope string) *slog.Logger
@@ -45,6 +49,9 @@ type Node struct {
 	// which it marks with a span, such as "proxy", and the pod as
 	// NAMESPACE/NAME. Nil leaves the marks away.
 	PodLog func(scope, span, pod string) *slog.Logger
+
+	queriesOnce sync.Once
+	queries     *slog.Logger // see queryLog
 
 	workers  worker.Pool  // run the set-up of connections
 	panics   atomic.Int64 // recovered in connections

@@ -15,6 +15,7 @@ import (
 	"ztunnel/proxy/live"
 	"ztunnel/proxy/outbound"
 	"ztunnel/proxy/socket"
+	"ztunnel/proxy/socks"
 	"ztunnel/proxy/workload"
 )
 
@@ -23,6 +24,8 @@ type PodConfig struct {
 	Workload workload.Info
 	Sockets  *socket.Factory // makes sockets in the pod's network namespace
 	Surface  inbound.Surface // virtual ports at the pod's address; nil for none
+	// Resolve finds the addresses of a host, of one family, for SOCKS clients. Nil refuses names.
+	Resolve func(ctx context.Context, host string, ipv6 bool) ([]netip.Addr, error)
 	// Log returns the logger of a scope for lines about this pod. Nil is that of the node.
 	Log func(scope string) *slog.Logger
 }
@@ -32,8 +35,10 @@ type PodConfig struct {
 type Pod struct {
 	node     *Node
 	info     workload.Info
+	sockets  *socket.Factory
 	inbound  *inbound.Server
 	outbound *outbound.Server
+	socks    *socks.Server // nil unless it is asked for
 	pool     *hbone.Pool
 	live     live.Set
 	log      *slog.Logger
@@ -52,13 +57,21 @@ type part struct {
 	log       *slog.Logger
 }
 
+// listener is what a part is made of.
+type listener struct {
+	component string
+	addr      netip.AddrPort
+	scope     string // of its log
+	serve     func(context.Context, *net.TCPListener) error
+}
+
 // OpenPod binds the listeners of a pod, in the order of the reference, and
 // serves none of them before [Pod.Serve]: connections wait in the kernel.
 func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 	if c.Log == nil {
 		c.Log = n.Log
 	}
-	p := &Pod{node: n, info: c.Workload, log: c.Log("proxy")}
+	p := &Pod{node: n, info: c.Workload, sockets: c.Sockets, log: c.Log("proxy")}
 	var transparent bool
 	err := c.Sockets.Visit(func(in *socket.Factory) (err error) {
 		transparent, err = p.bind(ctx, in, c.Log)
@@ -80,11 +93,15 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 		Demand: n.Demand, Span: n.Span, HBONE: n.ServerHBONE, Revocations: n.Revocations, Live: &p.live, Recorder: n.Recorder, Surface: c.Surface,
 		Panics: &n.panics, Log: c.Log("proxy::inbound"),
 	})
+	resolver, resolving := n.resolver()
 	p.outbound = outbound.New(outbound.Config{
 		Workload: c.Workload, Network: n.Config.Network, IllegalPorts: n.Config.IllegalPorts, IPv6: n.Config.IPv6,
-		Store: n.Store, Sockets: c.Sockets, Pool: p.pool, Inner: dialer, Resolver: net.DefaultResolver,
+		Store: n.Store, Sockets: c.Sockets, Pool: p.pool, Inner: dialer, Resolver: resolver, Resolving: resolving,
 		Demand: n.Demand, Span: n.Span, Live: &p.live, Go: n.Go, Recorder: n.Recorder, Panics: &n.panics, Log: c.Log("proxy::outbound"),
 	})
+	if n.Config.Socks5 {
+		p.socks = p.newSOCKS(&c)
+	}
 	return p, nil
 }
 
@@ -92,12 +109,7 @@ func (n *Node) OpenPod(ctx context.Context, c PodConfig) (*Pod, error) {
 // are transparent, so that the client's address can be kept.
 func (p *Pod) bind(ctx context.Context, sockets *socket.Factory, log func(scope string) *slog.Logger) (transparent bool, err error) {
 	n := p.node
-	for _, l := range []struct {
-		component string
-		addr      netip.AddrPort
-		scope     string
-		serve     func(context.Context, *net.TCPListener) error
-	}{
+	listeners := []listener{
 		{
 			"inbound", n.Config.InboundAddr, "proxy::inbound",
 			func(ctx context.Context, ln *net.TCPListener) error { return p.inbound.ServeHBONE(ctx, ln) },
@@ -110,7 +122,11 @@ func (p *Pod) bind(ctx context.Context, sockets *socket.Factory, log func(scope 
 			"outbound", n.Config.OutboundAddr, "proxy::outbound",
 			func(ctx context.Context, ln *net.TCPListener) error { return p.outbound.Serve(ctx, ln) },
 		},
-	} {
+	}
+	if n.Config.Socks5 {
+		listeners = append(listeners, listener{"socks5", n.Config.Socks5Addr, "proxy::socks5", p.serveSOCKS})
+	}
+	for _, l := range listeners {
 		ln, can, err := sockets.Listen(ctx, l.addr, n.Config.OriginalSource)
 		if err != nil {
 			return false, fmt.Errorf("%s: %w", l.component, err)
@@ -228,8 +244,9 @@ func (p *Pod) awaitEnd(ctx context.Context, ended <-chan struct{}, deadline time
 	case <-ended:
 	case <-ctx.Done():
 	case <-timer.C:
-		p.node.forced.Add(int64(p.live.Len()))
-		p.log.Warn("drain duration expired with pending connections, forcefully shutting down")
+		open := p.live.Len()
+		p.node.forced.Add(int64(open))
+		p.log.Warn("drain duration expired with pending connections, forcefully shutting down", "connections", open)
 	}
 	p.cut(live.ErrDraining)
 	p.live.EndAll(live.ErrDraining) // before their tunnels end, so that they say why

@@ -49,6 +49,8 @@ type world struct {
 	drain  chan struct{}
 	cancel context.CancelFunc
 	served chan error
+	// resolve is the pod's resolver for SOCKS clients.
+	resolve func(context.Context, string, bool) ([]netip.Addr, error)
 }
 
 func newNode(t testing.TB) *world {
@@ -70,7 +72,7 @@ func newNode(t testing.TB) *world {
 // open opens the pod and serves it to the end of the test.
 func (w *world) open(t testing.TB, deadline time.Duration, surface *Surface) {
 	t.Helper()
-	c := PodConfig{Workload: proxytest.Info(w.Store.WorkloadByUID("web")), Sockets: socket.NewFactory(socket.Config{})}
+	c := PodConfig{Workload: proxytest.Info(w.Store.WorkloadByUID("web")), Sockets: socket.NewFactory(socket.Config{}), Resolve: w.resolve}
 	if surface != nil {
 		c.Surface = surface
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/dns"
@@ -36,12 +37,16 @@ func (ps *Pods) Start(ctx context.Context, uid string, info inpod.Info, netns *o
 	p := &servedPod{node: n, netns: netns, done: make(chan struct{})}
 	var err error
 	if n.Config.DNSProxy {
-		if p.dns, err = ps.listenDNS(ctx, sockets, n.podLog("dns_proxy", name)("dns::server")); err != nil {
+		if p.dns, p.asked, err = ps.listenDNS(ctx, workload.Info(info), sockets, n.podLog("dns_proxy", name)("dns::server")); err != nil {
 			return nil, err
 		}
 	}
 	if n.Config.EnableProxy {
-		p.pod, err = n.OpenPod(ctx, PodConfig{Workload: workload.Info(info), Sockets: sockets, Log: n.podLog("proxy", name)})
+		c := PodConfig{Workload: workload.Info(info), Sockets: sockets, Log: n.podLog("proxy", name)}
+		if p.dns != nil {
+			c.Resolve = p.dns.Lookup
+		}
+		p.pod, err = n.OpenPod(ctx, c)
 		if err != nil {
 			return nil, errors.Join(err, p.closeDNS())
 		}
@@ -70,33 +75,40 @@ func SocketConfig(c *config.Config, log *slog.Logger) socket.Config {
 }
 
 // listenDNS opens the DNS proxy of a pod, at the loopback addresses that the pod has. Which those are is found out by trying: to ask
-// the kernel costs as much as several sockets.
-func (ps *Pods) listenDNS(ctx context.Context, sockets *socket.Factory, log *slog.Logger) (*dns.Server, error) {
+// the kernel costs as much as several sockets. It also returns the sockets where questions arrive.
+func (ps *Pods) listenDNS(ctx context.Context, pod workload.Info, sockets *socket.Factory, log *slog.Logger) (server *dns.Server, asked []syscall.Conn, err error) {
 	c := ps.node.Config
 	where := c.DNSProxyAddr
 	where.IPv6 = c.IPv6
-	var server *dns.Server
-	err := sockets.Visit(func(in *socket.Factory) (err error) {
-		server, err = dns.Listen(ctx, dns.Config{
-			Addrs: where.Addrs(), Upstreams: c.Resolver.Servers,
-			ListenUDP: in.ListenPacket,
-			ListenTCP: func(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
-				transparent := false
-				ln, _, err := in.Listen(ctx, addr, &transparent)
-				return ln, err
-			},
-			Absent: func(addr netip.AddrPort) bool {
-				if addr.Addr() != netip.IPv6Loopback() {
-					return false
-				}
-				has, err := in.LoopbackIPv6()
-				if err != nil {
-					log.Warn(err.Error())
-				}
-				return !has
-			},
-			Control: sockets.Control, Metrics: &ps.queries, Panics: ps.node.Panics(), Log: log,
-		})
+	err = sockets.Visit(func(in *socket.Factory) (err error) {
+		d := ps.node.DNSConfig(pod, where.Addrs(), sockets, log)
+		d.Metrics = &ps.queries
+		d.ListenUDP = func(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
+			c, err := in.ListenPacket(ctx, addr)
+			if err == nil {
+				asked = append(asked, c)
+			}
+			return c, err
+		}
+		d.ListenTCP = func(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
+			transparent := false
+			ln, _, err := in.Listen(ctx, addr, &transparent)
+			if err == nil {
+				asked = append(asked, ln)
+			}
+			return ln, err
+		}
+		d.Absent = func(addr netip.AddrPort) bool {
+			if addr.Addr() != netip.IPv6Loopback() {
+				return false
+			}
+			has, err := in.LoopbackIPv6()
+			if err != nil {
+				log.Warn(err.Error())
+			}
+			return !has
+		}
+		server, err = dns.Listen(ctx, d)
 		return err
 	})
 	if err != nil {
@@ -104,9 +116,9 @@ func (ps *Pods) listenDNS(ctx context.Context, sockets *socket.Factory, log *slo
 		if server != nil { // the visit has failed at its end
 			err = errors.Join(err, server.Close())
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return server, nil
+	return server, asked, nil
 }
 
 // podLog returns the loggers for lines about one pod.
@@ -121,8 +133,9 @@ func (n *Node) podLog(span, pod string) func(scope string) *slog.Logger {
 // drain.
 type servedPod struct {
 	node  *Node
-	pod   *Pod        // nil if there is only DNS
-	dns   *dns.Server // nil if there is none
+	pod   *Pod           // nil if there is only DNS
+	dns   *dns.Server    // nil if there is none
+	asked []syscall.Conn // its sockets
 	netns *os.File
 	log   *slog.Logger
 	ctx   context.Context // of the pod's connections
@@ -164,11 +177,14 @@ func (p *servedPod) stop() {
 // end waits for the end of everything, and then closes the namespace.
 func (p *servedPod) end() {
 	defer close(p.done)
-	errs := []error{p.closeDNS()}
+	for _, c := range p.asked {
+		_ = socket.Yield(c) // without another process questions still come here
+	}
+	var errs []error
 	if p.pod != nil {
 		errs = append(errs, p.pod.end(p.ctx, p.node.Config.DrainDeadline))
 	}
-	errs = append(errs, p.netns.Close())
+	errs = append(errs, p.closeDNS(), p.netns.Close()) // DNS last: open connections may need it
 	if err := errors.Join(errs...); err != nil {
 		p.log.Warn("ending the proxy of a pod", "error", err)
 	}

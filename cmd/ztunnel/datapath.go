@@ -21,11 +21,18 @@ import (
 // pods.
 func (p *process) makeDataPath(ctx context.Context) error {
 	p.hboneMetrics = new(hbone.Metrics)
+	hosts, err := dns.LoadHosts("/etc/hosts")
+	if err != nil {
+		p.log.Warn("names of hosts are unknown", "error", err)
+	}
+	resolver := dns.NewResolver(dns.ResolverConfig{
+		Upstreams: proxy.Upstreams(p.cfg, hosts), Search: p.cfg.Resolver.Search, NDots: int(p.cfg.Resolver.NDots),
+	})
 	p.node = &proxy.Node{
 		Config: p.cfg, Store: p.store, Policies: p.policies, Certificates: p.certificates, Revocations: p.crl, Recorder: p.recorder,
 		ServerHBONE: p.hboneConfig(p.cfg.InboundHandshakeTimeout, p.cfg.Budgets.HeaderListBytes, "proxy::inbound"),
 		ClientHBONE: p.hboneConfig(p.cfg.OutboundHandshakeTimeout, 0, "proxy::pool"), /* 0: what the reference announces */
-		Log:         p.logs.Logger, Span: logging.WithSpan,
+		Resolver:    resolver, Hosts: hosts, Log: p.logs.Logger, Span: logging.WithSpan,
 		PodLog: func(scope, span, pod string) *slog.Logger {
 			return logging.WithSpan(p.logs.Logger(scope), span, slog.String("wl", pod))
 		},
@@ -44,6 +51,7 @@ func (p *process) makeDataPath(ctx context.Context) error {
 	return errors.Join(
 		p.node.Register(p.telemetry.Meter("ztunnel/proxy")),
 		p.hboneMetrics.Register(p.telemetry.Meter("ztunnel/proxy/hbone")),
+		resolver.Register(p.telemetry.Meter("ztunnel/proxy/dns")),
 	)
 }
 
@@ -57,7 +65,11 @@ func (p *process) openDedicated(ctx context.Context) error {
 			return err
 		}
 		virtual.Shadowed = p.shadowed
-		p.pod, err = p.node.OpenPod(ctx, proxy.PodConfig{Workload: workload.Info(*p.cfg.Workload), Sockets: sockets, Surface: virtual})
+		c := proxy.PodConfig{Workload: workload.Info(*p.cfg.Workload), Sockets: sockets, Surface: virtual}
+		if p.cfg.DNSProxy {
+			c.Resolve = p.lookup
+		}
+		p.pod, err = p.node.OpenPod(ctx, c)
 		if err != nil {
 			return err
 		}
@@ -68,15 +80,17 @@ func (p *process) openDedicated(ctx context.Context) error {
 	}
 	done := p.readiness.Task("dns proxy")
 	var err error
-	p.dns, err = dns.Listen(ctx, dns.Config{
-		Addrs: p.cfg.DNSProxyAddr.Addrs(), Upstreams: p.cfg.Resolver.Servers, Control: sockets.Control,
-		Panics: p.node.Panics(), Log: p.logs.Logger("dns::server"),
-	})
+	p.dns, err = dns.Listen(ctx, p.node.DNSConfig(workload.Info(*p.cfg.Workload), p.cfg.DNSProxyAddr.Addrs(), sockets, p.logs.Logger("dns::server")))
 	if err != nil {
 		return err
 	}
 	done()
 	return p.dns.Register(p.telemetry.Meter("ztunnel/proxy/dns"))
+}
+
+// lookup asks the process's own DNS proxy, which is there before anything is served.
+func (p *process) lookup(ctx context.Context, host string, ipv6 bool) ([]netip.Addr, error) {
+	return p.dns.Lookup(ctx, host, ipv6)
 }
 
 // openShared makes what serves the pods that the CNI agent will name, and the

@@ -53,7 +53,7 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 	runtime.GOMAXPROCS(cfg.WorkerThreads)
 	app.Info("version: " + buildInfo().String())
 	raiseFileLimit(app)
-	app.Info("running with config: " + configText(cfg))
+	logging.Multiline(app).Info("running with config: " + configText(cfg))
 	for _, w := range cfg.Warnings {
 		app.Warn(w)
 	}
@@ -71,16 +71,14 @@ func serveConfig(cfg *config.Config, log *logging.Logging, app *slog.Logger, sta
 }
 
 // supported refuses what this version cannot do where doing nothing would be
-// taken for it: views that are believed to be scoped, a push that is believed to
-// be encrypted, a listener that is waited for.
+// taken for it: views that are believed to be scoped, or a push that is believed to
+// be encrypted.
 func supported(cfg *config.Config) error {
 	switch {
 	case cfg.Telemetry.ScopesFile != "":
 		return errors.New("TELEMETRY_SCOPES_FILE: scoped views are not available in this version: unset it")
 	case cfg.Telemetry.PushVia == config.PushMesh:
 		return errors.New("TELEMETRY_PUSH_VIA=mesh is not available in this version: leave it at auto, or set direct")
-	case cfg.Socks5:
-		return errors.New("UNSTABLE_ENABLE_SOCKS5: SOCKS5 is not available in this version: unset it")
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func placeVariables() []variable {
 			set:      into(text, func(in *inputs) *string { return &in.ClusterID }),
 		},
 		{
-			Variable: Variable{Name: "CLUSTER_DOMAIN", Type: "string", Default: "cluster.local", Meaning: "DNS domain of the cluster", Status: Later},
+			Variable: Variable{Name: "CLUSTER_DOMAIN", Type: "string", Default: "cluster.local", Meaning: "DNS domain of the cluster"},
 			set:      into(text, func(in *inputs) *string { return &in.ClusterDomain }),
 		},
 		{
@@ -171,7 +171,7 @@ func metadataVariables() []variable {
 			each:     setMetadataJSON,
 		},
 		{
-			Variable: Variable{Name: "PREFERED_SERVICE_NAMESPACE", Type: "string", Meaning: "(spelled so) namespace preferred among services of one hostname in DNS answers", Status: Later},
+			Variable: Variable{Name: "PREFERED_SERVICE_NAMESPACE", Type: "string", Meaning: "(spelled so) namespace preferred among services of one hostname in DNS answers"},
 			set:      into(text, func(in *inputs) *string { return &in.PreferredServiceNamespace }),
 		},
 	}
@@ -214,7 +214,7 @@ func dataPathVariables() []variable {
 			set:      into(boolean, func(in *inputs) *bool { return &in.ResponseBaggage }),
 		},
 		{
-			Variable: Variable{Name: "UNSTABLE_ENABLE_SOCKS5", Type: "bool", Default: "false", Meaning: "SOCKS5 on `127.0.0.1:15080`", Status: Later},
+			Variable: Variable{Name: "UNSTABLE_ENABLE_SOCKS5", Type: "bool", Default: "false", Meaning: "SOCKS5 on `127.0.0.1:15080` of every pod; names need the DNS proxy"},
 			set:      into(boolean, func(in *inputs) *bool { return &in.Socks5 }),
 		},
 		{

@@ -1,13 +1,9 @@
 package discovery
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
-	"ztunnel/proxy/api/workloadapi"
 	"ztunnel/proxy/spiffe"
 	"ztunnel/proxy/workload"
 	"ztunnel/proxy/xds"
@@ -18,32 +14,25 @@ type addresses struct {
 	store            *workload.Store
 	node             string
 	prefetch, forget func(spiffe.ID)
-	interner         *workload.Interner
-	message          workloadapi.Address // scratch
+	decoder          *workload.Decoder
 }
 
 func newAddresses(cfg Config) *addresses {
 	return &addresses{
-		store: cfg.Store, node: cfg.NodeName, prefetch: cfg.Prefetch, forget: cfg.Forget, interner: workload.NewInterner(),
+		store: cfg.Store, node: cfg.NodeName, prefetch: cfg.Prefetch, forget: cfg.Forget, decoder: workload.NewDecoder(),
 	}
-}
-
-// decoding drops what this version does not know: nothing of a message is kept but what is converted.
-var decoding = proto.UnmarshalOptions{DiscardUnknown: true}
-
-// decode decodes a resource into m.
-func decode(r *xds.Resource, m proto.Message) error {
-	if err := decoding.Unmarshal(r.Body, m); err != nil {
-		return fmt.Errorf("decode: failed to decode Protobuf message: %w", err)
-	}
-	return nil
 }
 
 // Handle applies a response to the store.
 func (a *addresses) Handle(b *xds.Batch) {
 	var u workload.Update
+	b.Unchanged = func(name []byte) {
+		if w := a.store.Contender(name); w != nil { // it is sent last now, and that counts
+			u.Workloads = append(u.Workloads, w)
+		}
+	}
 	for r := range b.Resources() {
-		w, s, err := a.convert(r)
+		w, s, err := a.decoder.Decode(r.Name, r.Body)
 		switch {
 		case err != nil:
 			r.Reject(err)
@@ -58,7 +47,6 @@ func (a *addresses) Handle(b *xds.Batch) {
 			u.Removed = append(u.Removed, name)
 		}
 	}
-	a.message.Reset()
 	left := a.leaving(&u)
 	a.store.Apply(u)
 	a.fetch(u.Workloads)
@@ -79,16 +67,6 @@ func isAddress(name string) bool {
 	}
 	_, err := netip.ParseAddr(ip)
 	return err == nil
-}
-
-func (a *addresses) convert(r *xds.Resource) (*workload.Workload, *workload.Service, error) {
-	if err := decode(r, &a.message); err != nil {
-		return nil, nil, err
-	}
-	if w := a.message.GetWorkload(); w.GetUid() == r.Name {
-		w.Uid = r.Name // one string for the store and for the client
-	}
-	return workload.FromProto(&a.message, a.interner)
 }
 
 // leaving returns the identities that workloads of this node have and perhaps will not have once u is applied.

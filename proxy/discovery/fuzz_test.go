@@ -49,7 +49,7 @@ func FuzzAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		store := workload.NewStore(workload.Config{})
 		a := newAddresses(Config{Store: store})
-		w, s, err := a.convert(&xds.Resource{Name: "name", Body: body})
+		w, s, err := a.decoder.Decode("name", body)
 		if err != nil {
 			if w != nil || s != nil {
 				t.Fatalf("convert = %v, %v, %v", w, s, err)
@@ -69,7 +69,7 @@ func FuzzAddress(f *testing.F) {
 		}
 		store.Apply(workload.Update{Workloads: u.Workloads, Services: u.Services})
 		before := show(t, store)
-		again, againService, err := a.convert(&xds.Resource{Name: "name", Body: body})
+		again, againService, err := a.decoder.Decode("name", body)
 		if err != nil {
 			t.Fatalf("second convert = %v", err)
 		}

@@ -3,9 +3,12 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	"ztunnel/proxy/api/securityapi"
 	"ztunnel/proxy/rbac"
@@ -80,4 +83,15 @@ func (p *policies) convert(r *xds.Resource) (*rbac.Policy, error) {
 		return nil, err
 	}
 	return policy, err
+}
+
+// decoding drops what this version does not know: nothing of a message is kept but what is converted.
+var decoding = proto.UnmarshalOptions{DiscardUnknown: true}
+
+// decode decodes a resource into m.
+func decode(r *xds.Resource, m proto.Message) error {
+	if err := decoding.Unmarshal(r.Body, m); err != nil {
+		return fmt.Errorf("decode: failed to decode Protobuf message: %w", err)
+	}
+	return nil
 }

@@ -1,88 +1,208 @@
 package dns
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
+
+	"ztunnel/proxy/workload"
 )
 
-// respond answers one message of a client, which came over "udp" or "tcp". It
-// returns nil for what is not answered: no message, or an answer.
-func (s *Server) respond(network string, packet []byte) (answer []byte) {
+// scratch is the memory that one query needs while it is worked on.
+type scratch struct {
+	in       [maxQuery]byte // a message of peer
+	n        int            // bytes of it
+	peer     peer
+	errno    syscall.Errno // of the call to read it or to answer
+	out      []byte
+	q        question
+	key      []byte
+	host     []byte
+	services []*workload.Service
+	addrs    []netip.Addr
+}
+
+// scratches are held from the arrival of a query to its answer or its forwarding,
+// not while a socket is idle: a node has two sockets for every pod.
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// maxPooled is the largest memory for an answer that is kept for the next one.
+const maxPooled = 16 << 10
+
+func (sc *scratch) release() {
+	if cap(sc.out) > maxPooled {
+		sc.out = nil
+	}
+	scratches.Put(sc)
+}
+
+// pending is a query that cannot be answered at once.
+type pending struct {
+	q      question
+	over   transport
+	client netip.Addr
+	own    *workload.Workload // nil while it is not known
+	packet []byte             // to be forwarded as it is; nil for a plain query
+}
+
+// respond answers a message of a client that is in packet. The answer is in the
+// scratch memory. Without an answer there may be something to finish, on another
+// goroutine if the caller has no time; with neither, the message is not answered.
+func (s *Server) respond(sc *scratch, over transport, packet []byte, client netip.Addr) (answer []byte, rest *pending) {
 	defer s.recovered()
-	query := new(dns.Msg)
-	err := query.Unpack(packet)
-	if len(packet) < headerLen || query.Response {
-		return nil
+	q := &sc.q
+	sc.out = sc.out[:0]
+	is := q.read(packet)
+	switch is {
+	case ignored:
+		return nil, nil
+	case malformed:
+		sc.out = q.appendError(sc.out, dns.RcodeFormatError)
+		return sc.out, nil
+	case notImplemented:
+		s.config.Log.Debug("a query of an unknown kind", "opcode", q.opcode())
+		sc.out = q.appendError(sc.out, dns.RcodeNotImplemented)
+		return sc.out, nil
+	case refused:
+		sc.out = q.appendError(sc.out, dns.RcodeServerFailure)
+		return sc.out, nil
+	case foreign:
+		rest = &pending{packet: slices.Clone(packet)}
+	case plain:
 	}
-	if err != nil {
-		return s.pack(refusal(query, dns.RcodeFormatError))
-	}
-	if code := verdict(query); code != dns.RcodeSuccess {
-		return s.pack(refusal(query, code))
+	own := s.own(client)
+	if own != nil || s.config.Store == nil {
+		if answer = s.atOnce(sc, over, own, rest != nil); answer != nil {
+			return answer, nil
+		}
 	}
 	if s.outstanding.Add(1) > maxOutstanding {
 		s.outstanding.Add(-1)
 		s.config.Metrics.refused.Add(1)
-		return s.pack(refusal(query, dns.RcodeServerFailure))
+		sc.out = q.appendError(sc.out, dns.RcodeServerFailure)
+		return sc.out, nil
 	}
-	defer s.outstanding.Add(-1)
-	reply, err := s.forward(network, query)
-	if err != nil {
-		s.config.Log.Debug("forwarding a query failed", "error", err)
-		return s.pack(refusal(query, dns.RcodeServerFailure))
+	if rest == nil {
+		rest = new(pending)
 	}
-	reply.Id = query.Id
-	reply.Compress = true // as it came; else it may not fit any more
-	if network == "udp" {
-		reply.Truncate(sizeFor(query))
-	}
-	return s.pack(reply)
+	rest.q, rest.over, rest.client, rest.own = q.clone(), over, client, own
+	return nil, rest
 }
 
-// headerLen is the length of the header of a message, in bytes.
-const headerLen = 12
-
-// verdict is the code with which a query is refused, or success if it can be
-// forwarded: it has one question, or one zone if it is an update, and no records
-// where only answers have them.
-func verdict(query *dns.Msg) int {
-	var misplaced bool
-	switch query.Opcode {
-	case dns.OpcodeUpdate:
-	case dns.OpcodeNotify: // may tell the new SOA record
-		misplaced = len(query.Answer) > 1 || len(query.Ns) > 0 || len(query.Extra) > 2
-	case dns.OpcodeQuery: // a transfer of a zone by difference tells its SOA record
-		misplaced = len(query.Answer) > 0 || len(query.Ns) > 1 || len(query.Extra) > 2
-	default:
-		return dns.RcodeNotImplemented
+// atOnce returns the answer to a query if that is known here: for a name of the
+// mesh, or one that was asked for before. It is nil if it is not. What is to be
+// handed on whole was not asked for before.
+func (s *Server) atOnce(sc *scratch, over transport, own *workload.Workload, whole bool) []byte {
+	q := &sc.q
+	if q.asksForAddresses() || q.opcode() == dns.OpcodeNotify {
+		if m, found := s.find(sc, &q.name, own); found {
+			return s.answer(sc, over, own, m)
+		}
 	}
-	if misplaced || len(query.Question) != 1 {
-		return dns.RcodeFormatError
-	}
-	return dns.RcodeSuccess
-}
-
-// refusal is an answer without records.
-func refusal(query *dns.Msg, code int) *dns.Msg {
-	m := new(dns.Msg)
-	m.Id, m.Response, m.Opcode, m.Rcode = query.Id, true, query.Opcode, code
-	m.RecursionDesired, m.CheckingDisabled = query.RecursionDesired, query.CheckingDisabled
-	if len(query.Question) > 0 {
-		m.Question = query.Question[:1]
-	}
-	return m
-}
-
-// pack is a message on the wire, nil if it cannot be one.
-func (s *Server) pack(m *dns.Msg) []byte {
-	packet, err := m.Pack()
-	if err != nil {
-		s.config.Log.Debug("an answer cannot be encoded", "error", err)
+	if whole {
 		return nil
 	}
-	return packet
+	now := time.Now()
+	sc.key = q.appendKey(sc.key[:0])
+	r := s.forwarder.keptFor(sc.key, now)
+	if r == nil {
+		return nil
+	}
+	s.forwarded(q, over, own, r, nil, time.Since(now))
+	sc.out = q.appendReply(sc.out, r, q.limit(over == overTCP), now)
+	return sc.out
+}
+
+// answer answers for a service of the mesh.
+func (s *Server) answer(sc *scratch, over transport, own *workload.Workload, m match) []byte {
+	q := &sc.q
+	if q.opcode() != dns.OpcodeQuery { // a change of what is ours
+		sc.out = q.appendError(sc.out, dns.RcodeNotImplemented)
+		return sc.out
+	}
+	sc.addrs = s.meshAddresses(sc.addrs[:0], q, over, own, m)
+	sc.out = q.appendLocal(sc.out, sc.addrs, m.stripped, q.limit(over == overTCP))
+	return sc.out
+}
+
+// meshAddresses appends the addresses that q asks for, and counts and logs that.
+func (s *Server) meshAddresses(addrs []netip.Addr, q *question, over transport, own *workload.Workload, m match) []netip.Addr {
+	s.series(own, q.qtype, over).requests.Add(1)
+	result := "service does not support this record type"
+	if s.allows(m.service, q.qtype) {
+		addrs = s.addresses(addrs, m.service, q.qtype, own.Network)
+		result = "success"
+		if len(addrs) == 0 {
+			result = "no records"
+		}
+	}
+	s.log(q, own, result, len(addrs))
+	return addrs
+}
+
+// finish answers what respond has left, in new memory.
+func (s *Server) finish(ctx context.Context, p *pending) (answer []byte) {
+	defer s.outstanding.Add(-1)
+	defer s.recovered()
+	q := &p.q
+	if p.own == nil && s.config.Store != nil {
+		if p.own = s.awaitOwn(ctx, p.client); p.own == nil {
+			s.series(nil, q.qtype, p.over).requests.Add(1)
+			return q.appendError(nil, dns.RcodeServerFailure)
+		}
+		sc := scratches.Get().(*scratch)
+		defer sc.release()
+		sc.q, sc.out = q.clone(), sc.out[:0]
+		if answer := s.atOnce(sc, p.over, p.own, p.packet != nil); answer != nil {
+			return slices.Clone(answer)
+		}
+	}
+	start := time.Now()
+	if p.packet != nil {
+		answer, err := s.forwarder.relay(ctx, p.over.String(), q, p.packet)
+		s.forwarded(q, p.over, p.own, nil, err, time.Since(start))
+		if err != nil {
+			return q.appendError(nil, dns.RcodeServerFailure)
+		}
+		return answer
+	}
+	r, err := s.forwarder.ask(ctx, q)
+	s.forwarded(q, p.over, p.own, r, err, time.Since(start))
+	if err != nil {
+		return q.appendError(nil, dns.RcodeServerFailure)
+	}
+	return q.appendReply(nil, r, q.limit(p.over == overTCP), time.Now())
+}
+
+// own is the workload whose queries these are, as the store has it now; nil if it
+// does not.
+func (s *Server) own(client netip.Addr) *workload.Workload {
+	if s.config.Store == nil {
+		return nil
+	}
+	return s.config.Store.Pod(s.config.Workload, s.config.Network, client)
+}
+
+// awaitOwn waits for the workload. It returns nil if it does not come in time.
+func (s *Server) awaitOwn(ctx context.Context, client netip.Addr) *workload.Workload {
+	if own := s.own(client); own != nil {
+		return own
+	}
+	ctx, cancel := context.WithTimeout(ctx, workloadWait)
+	defer cancel()
+	own, err := s.config.Store.WaitLocal(ctx, s.config.Workload)
+	if err != nil {
+		s.config.Log.Warn(err.Error())
+		return nil
+	}
+	return own
 }
 
 // recovered keeps a panic in one query from ending the process.
@@ -95,12 +215,4 @@ func (s *Server) recovered() {
 		s.config.Panics.Add(1)
 	}
 	s.config.Log.Error("panic while serving a query", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-}
-
-// sizeFor is the largest answer that the client takes over UDP (RFC 6891).
-func sizeFor(query *dns.Msg) int {
-	if opt := query.IsEdns0(); opt != nil {
-		return max(dns.MinMsgSize, int(opt.UDPSize()))
-	}
-	return dns.MinMsgSize
 }

@@ -1,9 +1,16 @@
 // Package dns serves port 15053: the DNS queries that redirection takes from
-// the pods. It forwards them to the resolvers of the system and hands the
-// answers back.
+// the pods. It answers for the services of the mesh from the store, and forwards
+// everything else to the resolvers of the system. It also looks up workloads that
+// are only known by a hostname, for the outbound path.
 //
-// It does not answer names of the mesh itself yet, so a name that only the
-// mesh knows is as unknown as it would be without a proxy.
+//	client ─► Server ─► store of the mesh     answered at once, on the goroutine that reads
+//	              └───► forwarder ─► cache    likewise
+//	                        └──────► resolvers, each query from a socket of its own
+//	outbound ─► Resolver ─► another forwarder, in the process's own namespace
+//
+// The question of a client and the answer of the mesh are read and written here,
+// because nearly all queries are such; messages of resolvers, and whatever else
+// clients send, are left to the library.
 package dns
 
 import (
@@ -15,8 +22,9 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"ztunnel/proxy/workload"
 )
 
 // Limits of one server.
@@ -24,13 +32,9 @@ const (
 	// maxOutstanding is how many queries may wait for an answer; one more is
 	// answered SERVFAIL and counted.
 	maxOutstanding = 1000
-	// maxSockets is how many of them may have a socket to a resolver; the
-	// others wait for one.
-	maxSockets = 200
-	// upstreamTimeout bounds one try at one resolver, and queryTimeout all that
-	// is done for a query. Clients ask again after 5 s, most of them.
-	upstreamTimeout = 5 * time.Second
-	queryTimeout    = 10 * time.Second
+	// workloadWait bounds how long a query waits for the record of the pod that
+	// asks, as in the reference.
+	workloadWait = 5 * time.Second
 	// idleTimeout closes a client's TCP connection without queries.
 	idleTimeout = 10 * time.Second
 	// writeTimeout closes that of a client that does not take its answer.
@@ -39,14 +43,25 @@ const (
 	maxTCPQueries = 128
 	// maxConns bounds the clients' TCP connections of one listener.
 	maxConns = 200
-	// maxQuery is the largest query that is read over UDP.
+	// maxQuery is the largest message that is read over UDP.
 	maxQuery = 4096
 )
 
 // Config is what a Server is made of. Addrs, Upstreams and Log are needed.
 type Config struct {
-	Addrs     []netip.AddrPort // where to listen, on UDP and TCP each
-	Upstreams []netip.AddrPort // resolvers, in the order in which they are asked
+	Addrs []netip.AddrPort // where to listen, on UDP and TCP each
+	// Workload is the pod whose queries these are, and Store what is known of
+	// the mesh. Without a store there are no answers but those of the resolvers.
+	Workload workload.Info
+	Store    *workload.Store
+	Network  string // of this node
+	Domain   string // of the cluster, such as cluster.local
+	// Search are the domains that the client's resolver puts behind names. Nil:
+	// those of Kubernetes for the pod's namespace.
+	Search             []string
+	IPv6               bool      // names of the mesh have IPv6 addresses
+	PreferredNamespace string    // among services of one hostname; empty: none
+	Upstreams          Upstreams // are asked what the mesh does not know
 	// ListenUDP and ListenTCP open the sockets at Addrs, in the network namespace
 	// of a pod for instance. Their errors name the address. Nil opens them in the
 	// process's own namespace.
@@ -54,30 +69,30 @@ type Config struct {
 	ListenTCP func(context.Context, netip.AddrPort) (*net.TCPListener, error)
 	// Absent is asked when an address cannot be bound, whether it does not exist, and the server is to do without it. Nil: none is.
 	Absent func(netip.AddrPort) bool
-	// Control prepares the sockets to the resolvers, to mark them and to put them
-	// into a namespace. Nil leaves them alone.
-	Control func(network, address string, c syscall.RawConn) error
 	// Metrics counts for several servers together. Nil: each counts for itself.
 	Metrics *Metrics
 	// Panics counts those that were recovered from. Nil: not counted.
-	Panics *atomic.Int64
-	Log    *slog.Logger // scope dns::server
+	Panics  *atomic.Int64
+	Queries *slog.Logger // scope dns: a line at debug for each query; nil: none
+	Log     *slog.Logger // scope dns::server
 }
 
-// Server forwards DNS queries. Use Listen. While it has nothing to do, it holds
+// Server answers the DNS queries of one pod. Use Listen. While it has nothing to do, it holds
 // one goroutine for each socket and no buffers.
 type Server struct {
 	config      Config
 	udp         []*net.UDPConn
 	tcp         []*net.TCPListener
 	outstanding atomic.Int64
-	upstream    chan struct{} // holds a token for each socket to a resolver
+	domains     domains
+	forwarder   *forwarder
+	recent      atomic.Pointer[addressSeries] // of the pod's workload
 	ctx         context.Context
 	end         context.CancelFunc // of ctx, which is that of all queries
 	serving     sync.WaitGroup     // loops, connections and queries
 
 	mu    sync.Mutex
-	conns map[net.Conn]struct{} // of clients; nil when the server is stopped
+	conns map[net.Conn]struct{} // of clients; nil while there are none
 }
 
 // Listen binds all sockets, and serves none of them yet. If it fails, nothing is
@@ -92,8 +107,9 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 	if c.Metrics == nil {
 		c.Metrics = new(Metrics)
 	}
-	s := &Server{config: c, upstream: make(chan struct{}, maxSockets), conns: map[net.Conn]struct{}{}}
+	s := &Server{config: c, domains: newDomains(c.Domain, c.Workload.Namespace, c.Search)}
 	s.ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.forwarder = newForwarder(&s.config.Upstreams, s.ctx.Done())
 	for _, addr := range c.Addrs {
 		packets, err := c.ListenUDP(ctx, addr)
 		if err != nil && c.Absent != nil && c.Absent(addr) {
@@ -110,6 +126,8 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 		s.tcp = append(s.tcp, streams)
 		c.Log.Info("listener established", "address", addr, "component", "dns")
 	}
+	// They are not needed any more, and hold on to what opened the sockets.
+	s.config.ListenUDP, s.config.ListenTCP, s.config.Absent = nil, nil, nil
 	return s, nil
 }
 

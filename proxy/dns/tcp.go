@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -56,45 +57,64 @@ func (s *Server) serveConn(c *net.TCPConn) {
 		return
 	}
 	defer s.forget(c)
+	client := addrOf(c.RemoteAddr())
 	for range maxTCPQueries {
-		query, err := readQuery(c)
+		_ = c.SetReadDeadline(time.Now().Add(idleTimeout))
+		query, err := readMessage(c)
 		if err != nil {
 			return // the client has gone, or is idle
 		}
-		answer := s.respond("tcp", query)
-		if answer == nil {
-			continue
-		}
-		_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
+		_ = c.SetWriteDeadline(time.Now().Add(workloadWait + queryTimeout + writeTimeout))
+		if err := s.serveTCPQuery(c, query, client); err != nil {
 			s.config.Log.Debug("answering a query failed", "error", err)
 			return
 		}
 	}
 }
 
-// readQuery reads one message behind its length. Memory grows with what has
-// arrived, not with what is announced.
-func readQuery(c *net.TCPConn) ([]byte, error) {
-	_ = c.SetReadDeadline(time.Now().Add(idleTimeout))
-	var length [2]byte
-	if _, err := io.ReadFull(c, length[:]); err != nil {
-		return nil, err
+// serveTCPQuery answers one query.
+func (s *Server) serveTCPQuery(w io.Writer, query []byte, client netip.Addr) error {
+	sc := scratches.Get().(*scratch)
+	answer, rest := s.respond(sc, overTCP, query, client)
+	answer = frame(answer)
+	sc.release()
+	if rest != nil {
+		answer = frame(s.finish(s.ctx, rest))
 	}
-	n := int64(binary.BigEndian.Uint16(length[:]))
-	query, err := io.ReadAll(io.LimitReader(c, n))
-	if err == nil && int64(len(query)) < n {
-		err = io.ErrUnexpectedEOF
+	_, err := w.Write(answer)
+	return err
+}
+
+// frame puts its length in front of a copy of a message. It returns nil for none.
+func frame(message []byte) []byte {
+	if message == nil {
+		return nil
 	}
-	return query, err
+	framed := make([]byte, 2, 2+len(message))
+	binary.BigEndian.PutUint16(framed, uint16(len(message)))
+	return append(framed, message...)
+}
+
+// addrOf is the address of a client, the invalid one if it has none.
+func addrOf(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // remember makes Stop close c. It returns false if the server is stopped.
 func (s *Server) remember(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conns == nil {
+	if s.ctx.Err() != nil {
 		return false
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.Conn]struct{})
 	}
 	s.conns[c] = struct{}{}
 	return true

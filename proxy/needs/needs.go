@@ -35,9 +35,21 @@ func Root(t testing.TB) {
 // Promtool returns the path of promtool.
 func Promtool(t testing.TB) string {
 	t.Helper()
-	path, err := exec.LookPath("promtool")
+	return program(t, "promtool", "prometheus")
+}
+
+// Curl returns the path of curl.
+func Curl(t testing.TB) string {
+	t.Helper()
+	return program(t, "curl", "curl")
+}
+
+// program returns the path of a program that a Debian package has.
+func program(t testing.TB, name, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
 	if err != nil {
-		Missing(t, "this test needs promtool (Debian package prometheus)")
+		Missing(t, "this test needs "+name+" (Debian package "+pkg+")")
 	}
 	return path
 }

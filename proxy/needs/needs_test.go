@@ -35,9 +35,11 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-func TestPromtool(t *testing.T) {
+func TestPrograms(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if r := ended(func(t testing.TB) { Promtool(t) }); !r.skipped && !r.failed {
-		t.Error("Promtool() returned without promtool")
+	for name, needs := range map[string]func(testing.TB) string{"promtool": Promtool, "curl": Curl} {
+		if r := ended(func(t testing.TB) { needs(t) }); !r.skipped && !r.failed {
+			t.Errorf("the test went on without %s", name)
+		}
 	}
 }

@@ -40,16 +40,17 @@ const resolveTimeout = 10 * time.Second
 // Config is what a Server is made of. All fields are needed unless they say
 // otherwise, and are not changed afterwards.
 type Config struct {
-	Workload     workload.Info   // whose connections these are
-	Network      string          // of this node
-	IPv6         bool            // look for IPv6 addresses too
-	IllegalPorts []uint16        // our own, which nobody may reach through us
-	Store        *workload.Store // what is known of the mesh
-	Sockets      *socket.Factory // sockets in the pod's namespace
-	Pool         *hbone.Pool     // tunnels to other proxies
-	Inner        InnerDialer     // the second tunnel of double HBONE
-	Resolver     *net.Resolver   // for workloads that are only known by a hostname
-	Live         *live.Set       // where open connections are registered
+	Workload     workload.Info                                  // whose connections these are
+	Network      string                                         // of this node
+	IPv6         bool                                           // look for IPv6 addresses too
+	IllegalPorts []uint16                                       // our own, which nobody may reach through us
+	Store        *workload.Store                                // what is known of the mesh
+	Sockets      *socket.Factory                                // sockets in the pod's namespace
+	Pool         *hbone.Pool                                    // tunnels to other proxies
+	Inner        InnerDialer                                    // the second tunnel of double HBONE
+	Resolver     Resolver                                       // for workloads that are only known by a hostname
+	Resolving    func(source *connection.Workload, host string) // counts what Resolver is asked; nil counts nothing
+	Live         *live.Set                                      // where open connections are registered
 	Recorder     *connection.Recorder
 	Demand       workload.Demand // gets what Store does not have yet; nil if it has all
 	// Span marks the lines of a connection in the log; nil leaves the marks away.
@@ -64,6 +65,13 @@ type Config struct {
 	// MaxConnections bounds the open connections. What exceeds it is closed and
 	// counted as rejected. Zero means DefaultMaxConnections.
 	MaxConnections int
+}
+
+// Resolver looks up hosts, as a [net.Resolver] does.
+type Resolver interface {
+	// LookupNetIP returns the addresses of a host: of both families for the
+	// network "ip", of IPv4 alone for "ip4".
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // Server serves the outbound port of one pod. Use New.
@@ -222,13 +230,16 @@ func (s *Server) decide(ctx context.Context, src, target netip.AddrPort) (*workl
 	}
 	decision, err := route.Pick(s.Store, &route.Request{Source: source, Client: src, Target: target, Network: s.Network}, route.Random{})
 	if err == nil && decision.Hostname != "" {
-		decision, err = s.resolve(ctx, decision)
+		decision, err = s.resolve(ctx, source, decision)
 	}
 	return source, decision, err
 }
 
 // resolve finds an address for a workload that is only known by a hostname.
-func (s *Server) resolve(ctx context.Context, d route.Decision) (route.Decision, error) {
+func (s *Server) resolve(ctx context.Context, source *workload.Workload, d route.Decision) (route.Decision, error) {
+	if s.Resolving != nil {
+		s.Resolving(source.Telemetry(), d.Hostname)
+	}
 	network := "ip"
 	if !s.IPv6 {
 		network = "ip4"

@@ -109,6 +109,6 @@ func byAddress(s *workload.Store, network string, addr netip.Addr) (*workload.Se
 // member reports whether a workload is an endpoint of a service, healthy or
 // not: a waypoint that is going away still serves what reaches it.
 func member(s *workload.Store, svc *workload.Service, w *workload.Workload) bool {
-	_, ok := portsOf(s, svc, w)
+	_, ok := s.PortsOf(w, svc)
 	return ok
 }

@@ -131,25 +131,11 @@ func (r *InboundRequest) toService(s *workload.Store, a Authority) (InboundDecis
 // endpointPort translates a port of a service to that of a workload: by its
 // own word, else the service's. It is 0 if neither tells.
 func endpointPort(s *workload.Store, svc *workload.Service, w *workload.Workload, port uint16) uint16 {
-	ports, _ := portsOf(s, svc, w)
+	ports, _ := s.PortsOf(w, svc)
 	if target, ok := ports[port]; ok {
 		return target
 	}
 	return svc.Ports[port]
-}
-
-// portsOf returns the ports that a workload has as an endpoint of a service. ok
-// is false if it is none.
-func portsOf(s *workload.Store, svc *workload.Service, w *workload.Workload) (ports workload.PortMap, ok bool) {
-	if ports, ok = w.Services[svc.Key()]; ok {
-		return ports, true
-	}
-	for _, e := range s.Endpoints(svc) {
-		if e.Workload.UID == w.UID {
-			return e.Ports, true
-		}
-	}
-	return nil, false
 }
 
 // waypointOf reports whether the local workload is the waypoint of whoever has
@@ -239,7 +225,7 @@ func GuessService(s *workload.Store, local *workload.Workload, candidates []*wor
 		if hasTarget(svc.Ports, port) {
 			return svc
 		}
-		if own, _ := portsOf(s, svc, local); hasTarget(own, port) {
+		if own, _ := s.PortsOf(local, svc); hasTarget(own, port) {
 			return svc
 		}
 	}

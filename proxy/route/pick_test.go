@@ -479,6 +479,8 @@ func TestSelfCalls(t *testing.T) {
 		{"127.0.0.1:15001", true, true},
 		{"[::1]:15008", true, true},
 		{"127.9.9.9:15006", true, true},
+		{"0.0.0.0:15001", true, true},
+		{"[::]:15001", true, true},
 		{"10.0.0.1:15001", false, true},
 		{"127.0.0.1:80", false, false},
 		{"127.0.0.1:15080", false, false},

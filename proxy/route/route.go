@@ -83,10 +83,7 @@ type Decision struct {
 
 // Rand is a source of random numbers. It must be safe for the use that its
 // owner makes of it: concurrent if Pick is called concurrently.
-type Rand interface {
-	// Uint64N returns a number in [0, n). n is not 0.
-	Uint64N(n uint64) uint64
-}
+type Rand = workload.Rand
 
 // Random is the Rand for production: fast, safe for concurrent use, seeded by
 // the runtime.
@@ -126,7 +123,8 @@ func Pick(s *workload.Store, r *Request, rnd Rand) (Decision, error) {
 // CheckOutbound refuses connections over the loopback interface to one of the
 // proxy's own ports, which would come back to it forever.
 func CheckOutbound(target netip.AddrPort, illegalPorts []uint16) error {
-	if target.Addr().IsLoopback() && slices.Contains(illegalPorts, target.Port()) {
+	local := target.Addr().IsLoopback() || target.Addr().IsUnspecified() // of which the kernel makes loopback
+	if local && slices.Contains(illegalPorts, target.Port()) {
 		return &Error{ReasonSelfCall, selfCall}
 	}
 	return nil

@@ -46,13 +46,18 @@ func (p *picker) find(network string, to netip.AddrPort, m mode) (up upstream, o
 	return upstream{workload: w, port: to.Port(), like: to.Addr()}, true
 }
 
+// balance picks an endpoint for a port of a service.
+func (p *picker) balance(svc *workload.Service, port uint16, m mode) (e workload.Endpoint, ok bool) {
+	return p.Choose(svc, &workload.Wish{Source: p.Source, Port: port, Waypoint: m == waypointMode}, p.rnd)
+}
+
 // endpoint picks an endpoint for a port of a service and finds its own port.
 func (p *picker) endpoint(svc *workload.Service, port uint16, like netip.Addr, m mode) (up upstream, ok bool) {
-	e := p.balance(svc, port, m)
-	if e == nil {
+	e, ok := p.balance(svc, port, m)
+	if !ok {
 		return upstream{}, false
 	}
-	target, ok := targetPort(svc, e, port)
+	target, ok := targetPort(svc, &e, port)
 	if !ok {
 		return upstream{}, false
 	}
@@ -114,17 +119,10 @@ func allowed(f workload.IPFamilies, a netip.Addr) bool {
 // expected returns the identities of which the workload must have one: those
 // that the service names, then its own.
 func (u *upstream) expected() []spiffe.ID {
-	own := u.workload.Identity()
-	if u.service == nil || len(u.service.SANs) == 0 {
-		return []spiffe.ID{own}
+	if u.service == nil {
+		return u.workload.Identities(nil)
 	}
-	sans := u.service.SANs
-	if slices.Contains(sans, own) {
-		return sans // shared and immutable
-	}
-	ids := make([]spiffe.ID, len(sans)+1)
-	ids[copy(ids, sans)] = own
-	return ids
+	return u.workload.Identities(u.service.SANs)
 }
 
 // hostPort joins a hostname, which has no colon, and a port.

@@ -54,6 +54,7 @@ type entry struct {
 	members   []member
 	static    []StaticEndpoint
 	endpoints atomic.Pointer[[]Endpoint] // made by the first reader after a change
+	classes   atomic.Pointer[classes]    // made by the first choice, and kept
 
 	batch uint32 // see index
 }
@@ -310,7 +311,7 @@ func (ix *index) join(r *record) {
 	stayed := r.refs
 	for _, m := range stayed {
 		m.e.members[m.pos] = r.member(m.e.key)
-		m.e.endpoints.Store(nil)
+		m.e.changed(m.pos)
 	}
 	for key := range r.w.Services {
 		if slices.ContainsFunc(stayed, func(m ref) bool { return m.e.key == key }) {
@@ -319,7 +320,7 @@ func (ix *index) join(r *record) {
 		e := ix.entry(key)
 		r.refs = append(r.refs, ref{e: e, pos: len(e.members)})
 		e.members = append(e.members, r.member(key))
-		e.endpoints.Store(nil)
+		e.changed(len(e.members) - 1)
 	}
 }
 
@@ -331,6 +332,7 @@ func (r *record) member(key NamespacedHostname) member {
 // leave ends the i-th membership of the record: the last member takes its place.
 func (ix *index) leave(r *record, i int) {
 	e, pos := r.refs[i].e, r.refs[i].pos
+	e.leaves(pos)
 	last := len(e.members) - 1
 	moved := e.members[last]
 	e.members[pos] = moved
@@ -342,8 +344,39 @@ func (ix *index) leave(r *record, i int) {
 		}
 	}
 	r.refs = slices.Delete(r.refs, i, i+1)
-	e.endpoints.Store(nil)
 	ix.drop(e)
+}
+
+// changed has the lists show that the member at pos is new or another one than before.
+func (e *entry) changed(pos int) {
+	e.endpoints.Store(nil)
+	switch c := e.classes.Load(); {
+	case c == nil:
+	case len(e.static) > 0: // who goes before whom may be another one
+		e.classes.Store(nil)
+	case pos == len(c.where):
+		c.add(e, pos)
+	default:
+		c.update(e, pos)
+	}
+}
+
+// leaves has the lists show that the member at pos is about to leave its place to the last one.
+func (e *entry) leaves(pos int) {
+	e.endpoints.Store(nil)
+	switch c := e.classes.Load(); {
+	case c == nil:
+	case len(e.static) > 0:
+		e.classes.Store(nil)
+	default:
+		c.remove(pos)
+	}
+}
+
+// forget has all lists be made anew.
+func (e *entry) forget() {
+	e.endpoints.Store(nil)
+	e.classes.Store(nil)
 }
 
 // entry returns the entry of the key, made if need be.
@@ -366,7 +399,7 @@ func (ix *index) drop(e *entry) {
 // touchStatic makes the lists that were made with a workload named by a static endpoint be made anew.
 func (ix *index) touchStatic(uid string) {
 	for _, e := range ix.static[uid] {
-		e.endpoints.Store(nil)
+		e.forget()
 	}
 }
 
@@ -378,6 +411,11 @@ func (ix *index) endpointsOf(e *entry) []Endpoint {
 			list = append(list, m)
 		}
 	}
+	return append(list, ix.staticOf(e)...)
+}
+
+// staticOf makes the list of those that are given with a known service.
+func (ix *index) staticOf(e *entry) (list []Endpoint) {
 	for _, s := range e.static {
 		w := ix.byUID[s.WorkloadUID].workload()
 		if w != nil && e.svc.Accepts(s.Status) && !ix.declares(s.Key, e.key) {

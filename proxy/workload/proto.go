@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	api "ztunnel/proxy/api/workloadapi"
@@ -118,13 +120,13 @@ func servicesFromProto(pb map[string]*api.PortList, in *Interner) (map[Namespace
 		return nil, nil
 	}
 	services := make(map[NamespacedHostname]PortMap, len(pb))
-	for name, ports := range pb {
+	for _, name := range slices.Sorted(maps.Keys(pb)) { // so that of several errors it is always the same
 		key, ok := ParseNamespacedHostname(name)
 		if !ok {
 			return nil, fmt.Errorf("failed to parse namespaced hostname: %s", name)
 		}
 		key.Namespace, key.Hostname = in.string(key.Namespace), in.string(key.Hostname)
-		services[key] = in.portMap(ports.GetPorts())
+		services[key] = in.portMap(pb[name].GetPorts())
 	}
 	return services, nil
 }

@@ -25,8 +25,10 @@ func (ix *index) putService(svc *Service) {
 		ix.seq++
 		e.seq = ix.seq
 	}
+	if e.svc == nil || !e.svc.dividesAs(svc) {
+		e.forget()
+	}
 	e.svc = svc
-	e.endpoints.Store(nil) // the health policy may be another one
 	ix.linkService(e)
 }
 
@@ -39,7 +41,7 @@ func (ix *index) removeService(key NamespacedHostname) bool {
 	}
 	ix.unlinkService(e)
 	e.svc = nil
-	e.endpoints.Store(nil)
+	e.forget()
 	ix.putStatic(key, nil)
 	return true
 }
@@ -54,7 +56,7 @@ func (ix *index) putStatic(key NamespacedHostname, list []StaticEndpoint) {
 	for _, s := range list {
 		ix.static[s.WorkloadUID] = append(ix.static[s.WorkloadUID], e)
 	}
-	e.endpoints.Store(nil)
+	e.forget()
 	ix.drop(e)
 }
 

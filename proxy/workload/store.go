@@ -31,6 +31,8 @@ type Store struct {
 	ix      *index                // replaced as a whole by Replace
 	changed chan struct{}         // closed at the next change
 	waiting map[Info]*localWaiter // callers of WaitLocal
+
+	sorting sync.Mutex // held while classes are made, below mu
 }
 
 // localWaiter is shared by all that wait for the same workload. Guarded by Store.mu.
@@ -318,6 +320,11 @@ func (s *Store) Endpoints(svc *Service) []Endpoint {
 	if e == nil || e.svc == nil {
 		return nil
 	}
+	return s.endpoints(e)
+}
+
+// endpoints is Endpoints of a known service. The caller holds the read lock.
+func (s *Store) endpoints(e *entry) []Endpoint {
 	if p := e.endpoints.Load(); p != nil {
 		return *p
 	}
@@ -325,4 +332,24 @@ func (s *Store) Endpoints(svc *Service) []Endpoint {
 	list := s.ix.endpointsOf(e)
 	e.endpoints.Store(&list)
 	return list
+}
+
+// PortsOf returns the ports that the workload has as an endpoint of the service, by its own word or else by the service's. ok
+// is false if it is none. The map is read-only.
+func (s *Store) PortsOf(w *Workload, svc *Service) (ports PortMap, ok bool) {
+	if ports, ok = w.Services[svc.Key()]; ok {
+		return ports, true
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.ix.services[svc.Key()]
+	if e == nil || e.svc == nil || len(e.static) == 0 {
+		return nil, false
+	}
+	for _, e := range s.endpoints(e) {
+		if e.Workload.UID == w.UID {
+			return e.Ports, true
+		}
+	}
+	return nil, false
 }

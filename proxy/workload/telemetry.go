@@ -30,8 +30,18 @@ func (w *Workload) Telemetry() *connection.Workload {
 	if w == nil {
 		return nil
 	}
-	return w.telemetry.get(func(t *connection.Workload) {
-		*t = connection.Workload{
+	return &w.dialled().shown
+}
+
+// dialled is what is made of a workload when the first connection asks for it.
+type dialled struct {
+	shown      connection.Workload
+	identities atomic.Pointer[identities]
+}
+
+func (w *Workload) dialled() *dialled {
+	return w.telemetry.get(func(d *dialled) {
+		d.shown = connection.Workload{
 			Pod: w.Name, Name: w.WorkloadName, Namespace: w.Namespace,
 			CanonicalName: w.CanonicalName, CanonicalRevision: w.CanonicalRevision,
 			Cluster: w.ClusterID, Region: w.Locality.Region, Zone: w.Locality.Zone,

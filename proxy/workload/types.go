@@ -101,7 +101,7 @@ type Workload struct {
 	NativeTunnel          bool   // it speaks HBONE itself
 	Capacity              uint32 // weight in load balancing; 0 = never chosen
 
-	telemetry telemetryCache[connection.Workload] // of Telemetry
+	telemetry telemetryCache[dialled] // of Telemetry and Identities
 }
 
 // Identity returns the identity that the workload's certificate carries.

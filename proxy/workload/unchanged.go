@@ -79,6 +79,17 @@ func (ix *index) shares(r *record) bool {
 	return r.w.Hostname != "" && len(ix.byHostname[r.w.hostname()]) > 1 || ix.isLocal(r.w) && len(ix.byInfo[r.w.Info()]) > 1
 }
 
+// Contender returns the workload with the UID if another one has one of its addresses or names, else nil. Who is sent last has
+// such an address: a source that knows that a contender has not changed puts it into an update all the same.
+func (s *Store) Contender(uid []byte) *Workload {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if r := s.ix.byUID[string(uid)]; r != nil && s.ix.shares(r) {
+		return r.w
+	}
+	return nil
+}
+
 // equal reports whether two workloads say the same.
 func (w *Workload) equal(o *Workload) bool {
 	return w.UID == o.UID && w.Name == o.Name && w.Namespace == o.Namespace && w.TrustDomain == o.TrustDomain &&

@@ -18,6 +18,10 @@ type Handler interface {
 
 // Batch is one response on its way to a Handler. It is good until Handle returns.
 type Batch struct {
+	// Unchanged, which a handler may set before it ranges over Resources, is told of each resource that is left out because it
+	// is in force already, in the order of the response. The name is good until it returns.
+	Unchanged func(name []byte)
+
 	size     int
 	bodies   iter.Seq[[]byte]
 	removed  []string
@@ -70,6 +74,9 @@ func (b *Batch) Resources() iter.Seq[*Resource] {
 			b.seen(&h)
 			if err == nil && b.typ.retained.has(h.name, h.version) {
 				b.same++
+				if b.Unchanged != nil {
+					b.Unchanged(h.name)
+				}
 				continue
 			}
 			r = Resource{Name: string(h.name), Body: h.body, err: err}

@@ -55,7 +55,7 @@ func All() []Metric {
 }
 
 func unsorted() []Metric {
-	return slices.Concat(traffic(), ownSeries(), build(), process(), goRuntime(), logging(), surface(), node(), crl(), hbone(), inpod(), xds())
+	return slices.Concat(traffic(), ownSeries(), build(), process(), goRuntime(), logging(), surface(), node(), crl(), hbone(), dns(), inpod(), xds())
 }
 
 // Find returns the metric of that name, and whether there is one.

@@ -34,14 +34,13 @@ const (
 
 	HBONETunnels = "istio_ztunnel_hbone_tunnels"
 	HBONEStreams = "istio_ztunnel_hbone_streams"
+	HBONEQueued  = "istio_ztunnel_hbone_queued_bytes"
 	HBONEFaults  = "istio_ztunnel_hbone_faults_total"
 
 	PoolConnections = "istio_ztunnel_hbone_pool_connections"
 	PoolStreams     = "istio_ztunnel_hbone_pool_streams"
 	PoolHits        = "istio_ztunnel_hbone_pool_hits_total"
 	PoolMisses      = "istio_ztunnel_hbone_pool_misses_total"
-
-	DNSRefused = "istio_ztunnel_dns_refused_total"
 )
 
 func logging() []Metric {
@@ -87,7 +86,6 @@ func node() []Metric {
 		{Name: Panics, Type: Counter, Help: "The total number of panics that were recovered from"},
 		{Name: Draining, Type: Gauge, Help: "Whether the process is draining"},
 		{Name: DrainForced, Type: Counter, Help: "The total number of connections that a drain cut at its deadline"},
-		{Name: DNSRefused, Type: Counter, Help: "The total number of DNS queries refused because too many were waiting"},
 		{Name: Uptime, Type: Gauge, Unit: "s", Help: "Time since the process started"},
 	}
 }
@@ -96,6 +94,7 @@ func hbone() []Metric {
 	return []Metric{
 		{Name: HBONETunnels, Type: Gauge, Labels: []string{"role"}, Help: "The number of open HBONE tunnels, by role"},
 		{Name: HBONEStreams, Type: Gauge, Labels: []string{"role"}, Help: "The number of open HBONE streams, by role"},
+		{Name: HBONEQueued, Type: Gauge, Unit: "By", Labels: []string{"role"}, Help: "The number of bytes that came over HBONE and wait for applications to take them, by role"},
 		{Name: HBONEFaults, Type: Counter, Labels: []string{"kind"}, Help: "The total number of limits, deadlines and rules of HBONE tunnels that peers have broken, by kind"},
 		{Name: PoolConnections, Type: Gauge, Labels: []string{"state"}, Help: "The number of HBONE tunnels to other nodes that connections may share, by state"},
 		{Name: PoolStreams, Type: Gauge, Help: "The number of connections in these tunnels"},
