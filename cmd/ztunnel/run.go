@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"golang.org/x/sync/errgroup"
 
 	"ztunnel/proxy/reclaim"
-	"ztunnel/proxy/threads"
 )
 
 // run serves until the process is asked to end and the data path has drained,
@@ -38,12 +36,6 @@ func (p *process) run(ctx context.Context) error {
 	}
 	rest.Go(func() error { return p.profiler.Run(restCtx) })
 	rest.Go(func() error { return reclaim.Run(restCtx, reclaim.Config{Trim: p.node.Trim, Log: p.log}) })
-	rest.Go(func() error {
-		if err := threads.Run(restCtx, threads.Config{Max: p.cfg.WorkerThreads, Set: func(n int) { runtime.GOMAXPROCS(n) }}); err != nil {
-			p.log.Warn("all threads stay in use", "error", err)
-		}
-		return nil
-	})
 	if len(p.statsListeners) > 0 {
 		rest.Go(func() error {
 			return p.surface.ServePlaintext(restCtx, p.logs.Logger("telemetry"), p.statsListeners...)
