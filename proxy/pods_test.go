@@ -280,6 +280,30 @@ func TestPods_DNS(t *testing.T) {
 	}
 }
 
+// Questions are answered until the last connection has ended, which may need it.
+func TestPods_DNSWhileDraining(t *testing.T) {
+	needs.Root(t)
+	_, ps := newPods(t)
+	w, ns := ps.node, netns(t)
+	w.Config.DrainDeadline = time.Minute
+	r, err := ps.Start(t.Context(), "uid", info, again(t, ns))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { r.Drain(true); <-r.Done() }()
+	c, err := inside(ns).Dial(t.Context(), netip.Addr{}, netip.MustParseAddrPort("127.0.0.1:15008"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r.Drain(false)
+	proxytest.Until(t, "the listeners are closed", func() bool { return len(listening(t, ns, "127.0.0.1", 15001, 15006, 15008)) == 0 })
+	client := mdns.Client{Timeout: proxytest.Patience, Dialer: &net.Dialer{Control: inside(ns).Control}}
+	if _, _, err := client.Exchange(new(mdns.Msg).SetQuestion("localhost.", mdns.TypeA), "127.0.0.1:15053"); err != nil {
+		t.Errorf("a question during the drain: %v, want an answer", err)
+	}
+}
+
 // TestPods_Cost opens many pods and measures what an idle one costs.
 func TestPods_Cost(t *testing.T) {
 	needs.Root(t)

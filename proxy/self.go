@@ -91,18 +91,20 @@ func (s *Self) watchReadiness(ctx context.Context) {
 	var known *workload.Workload
 	ready := false
 	for {
-		changed := s.node.Store.Changed()
+		changed := s.node.Store.LocalChanged()
 		if w := s.node.Store.Local(s.Workload); w != known || !ready {
 			known, ready = w, s.hasCertificate(ctx, w)
 			s.Ready(ready)
 		}
-		timer := time.NewTimer(askAgain)
+		var again <-chan time.Time
+		if !ready {
+			again = time.After(askAgain)
+		}
 		select {
 		case <-changed:
-		case <-timer.C:
+		case <-again:
 		case <-ctx.Done():
 		}
-		timer.Stop()
 		if ctx.Err() != nil {
 			return
 		}

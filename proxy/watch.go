@@ -87,7 +87,7 @@ func (n *Node) watchAll(ctx context.Context) {
 	defer gather.Stop()
 	for {
 		looked := time.Now()
-		policies, store := n.Policies.Changed(), n.Store.Changed()
+		policies, store := n.Policies.Changed(), n.Store.LocalChanged()
 		for _, pod := range n.watcher.all() {
 			n.look(pod, everybody)
 		}

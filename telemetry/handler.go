@@ -2,12 +2,14 @@ package telemetry
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -19,6 +21,9 @@ const (
 	// maxScrapes is how many scrapes may be under way at once; each holds all
 	// series in memory.
 	maxScrapes = 8
+	// defaultScrapeWait is how long a further one waits for its turn: half of
+	// what Prometheus gives a scrape.
+	defaultScrapeWait = 5 * time.Second
 
 	contentText        = "text/plain; version=0.0.4; charset=utf-8"
 	contentOpenMetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -29,17 +34,15 @@ const (
 // mentions it among what is accepted, at any place and with any q-value, as in
 // the reference, and Prometheus text for all others. It is compressed with zstd
 // or gzip if the reader accepts that. What cannot be gathered is logged and left
-// out; after Shutdown a scrape is a 500, and more than eight at once are a 503.
+// out; after Shutdown a scrape is a 500, and what does not become one of eight at once within 5 s is a 503.
 func (t *Telemetry) Handler() http.Handler { return http.HandlerFunc(t.serve) }
 
 func (t *Telemetry) serve(w http.ResponseWriter, r *http.Request) {
-	select {
-	case t.scrapes <- struct{}{}:
-		defer func() { <-t.scrapes }()
-	default:
+	if !t.startScrape(r.Context()) {
 		http.Error(w, "too many scrapes at once", http.StatusServiceUnavailable)
 		return
 	}
+	defer func() { <-t.scrapes }()
 	families, err := t.gather()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -59,6 +62,25 @@ func (t *Telemetry) serve(w http.ResponseWriter, r *http.Request) {
 	if err := t.respond(w, encoding, openMetrics, families); err != nil {
 		t.log.Debug("write metrics", "error", err) // the reader has gone
 	}
+}
+
+// startScrape waits for a slot, and reports false if there was none in time. The
+// server limits how many wait.
+func (t *Telemetry) startScrape(ctx context.Context) bool {
+	select {
+	case t.scrapes <- struct{}{}:
+		return true
+	default:
+	}
+	timer := time.NewTimer(t.scrapeWait)
+	defer timer.Stop()
+	select {
+	case t.scrapes <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // gather collects all families, sorted by name. No two scrapes do so at once:

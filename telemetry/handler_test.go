@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -122,9 +123,10 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
-// Too many scrapes at once are refused, and none of them stays.
+// Too many scrapes at once are refused after a while, and none of them stays.
 func TestTooManyScrapes(t *testing.T) {
 	tel := setup(t, Config{})
+	tel.scrapeWait = 10 * time.Millisecond
 	g, err := tel.Meter("x").Int64ObservableGauge("istio_slow")
 	if err != nil {
 		t.Fatal(err)
@@ -153,6 +155,12 @@ func TestTooManyScrapes(t *testing.T) {
 	if got := get(); got != http.StatusServiceUnavailable {
 		t.Errorf("one scrape more got %d, want 503", got)
 	}
+	tel.scrapeWait = time.Minute
+	all.Go(func() {
+		if got := get(); got != http.StatusOK {
+			t.Errorf("a scrape that waited got %d, want 200", got)
+		}
+	})
 	close(release)
 	all.Wait()
 	if err := reg.Unregister(); err != nil {

@@ -75,7 +75,8 @@ type Telemetry struct {
 	ended    atomic.Bool
 
 	scrapes    chan struct{} // a slot for each scrape under way
-	gathering  sync.Mutex    // one scrape at a time gathers
+	scrapeWait time.Duration
+	gathering  sync.Mutex // one scrape at a time gathers
 	compressor compressors
 }
 
@@ -87,6 +88,8 @@ func Setup(_ context.Context, cfg Config) (*Telemetry, error) {
 		help:     map[string]string{},
 		log:      cfg.Log,
 		scrapes:  make(chan struct{}, maxScrapes),
+
+		scrapeWait: defaultScrapeWait,
 	}
 	for _, m := range catalog.All() {
 		if !strings.HasPrefix(m.Name, "go_") && !strings.HasPrefix(m.Name, "process_") {

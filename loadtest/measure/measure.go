@@ -1,7 +1,10 @@
 // Package measure measures what a changing mesh costs a ztunnel, on one machine
-// and in shared mode: latency while the control plane changes ([Updates]), and
-// what grows while pods come and go ([Soak]). It prints figures for people and
-// says whether something went wrong that should not.
+// and in shared mode: latency while the control plane changes ([Updates]), what
+// grows while pods come and go ([Soak]), what is lost while ztunnels are replaced
+// under load ([Upgrades]), what those who behave feel of attacks ([Attacks]), and
+// what questions for names cost ([Names]). It prints figures for people and says whether
+// something went wrong that should not. [Run] measures two binaries in turns and
+// writes results for machines.
 package measure
 
 import (
@@ -9,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"ztunnel/loadtest/app"
@@ -27,6 +31,11 @@ type Config struct {
 	Dir string
 	// For is how long to measure.
 	For time.Duration
+	// Rounds is how many upgrades to make, and Rate how many connections, or
+	// questions, a second to make.
+	Rounds, Rate int
+	// Only are the attacks whose names contain it; empty: all.
+	Only string
 	// Out is where the figures go.
 	Out io.Writer
 }
@@ -43,7 +52,7 @@ const (
 
 var serviceAddr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, 0, 10}), echoPort)
 
-// bed is what both measures stand on: a client and a service on two nodes, and a
+// bed is what all measures stand on: a client and a service on two nodes, and a
 // policy that lets only identities of the clients' namespace in.
 type bed struct {
 	*cluster.Cluster
@@ -51,6 +60,15 @@ type bed struct {
 	nodes          [2]*cluster.Node
 	ztunnels       [2]*cluster.Ztunnel
 	client, server *cluster.Pod
+	outside        *cluster.Pod // not captured, on the first node; nil if nobody needs it
+}
+
+// setting is what a measure wants of its bed beside the usual.
+type setting struct {
+	ttl time.Duration     // of certificates; 0 is as long as ztunnel asks for
+	env map[string]string // of ztunnels
+	// nameserver makes the bed's outside pod the name server of the ztunnels.
+	nameserver bool
 }
 
 func identity(namespace, account string) spiffe.ID {
@@ -59,13 +77,17 @@ func identity(namespace, account string) spiffe.ID {
 
 // newBed makes the bed and waits until the client can use the service. The
 // caller must close it; after an error there is nothing to close.
-func newBed(ctx context.Context, c Config, ttl time.Duration) (*bed, error) {
-	network, err := cluster.New(cluster.Config{Binary: c.Binary, Dir: c.Dir, CertTTL: ttl})
+func newBed(ctx context.Context, c Config, s setting) (*bed, error) {
+	binary := c.Binary
+	if s.nameserver {
+		binary = filepath.Join(c.Dir, nameserverScript)
+	}
+	network, err := cluster.New(cluster.Config{Binary: binary, Dir: c.Dir, CertTTL: s.ttl, Env: s.env})
 	if err != nil {
 		return nil, err
 	}
 	b := &bed{Cluster: network, out: c.Out}
-	if err := b.build(ctx); err != nil {
+	if err := b.build(ctx, c, s); err != nil {
 		for _, z := range b.ztunnels {
 			if z != nil {
 				fmt.Fprintf(c.Out, "the last lines of %s:\n", z.Name)
@@ -80,13 +102,21 @@ func newBed(ctx context.Context, c Config, ttl time.Duration) (*bed, error) {
 	return b, nil
 }
 
-func (b *bed) build(ctx context.Context) error {
+func (b *bed) build(ctx context.Context, c Config, s setting) error {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	for i := range b.nodes {
 		var err error
 		if b.nodes[i], err = b.AddNode(fmt.Sprintf("node-%d", i+1)); err != nil {
 			return err
+		}
+		if i == 0 && s.nameserver {
+			if b.outside, err = b.nodes[0].NewPod(cluster.Spec{Name: "outside-0", ID: identity("outside", "outside")}); err != nil {
+				return err
+			}
+			if err := withNameserver(c.Dir, c.Binary, b.outside.Addr); err != nil {
+				return err
+			}
 		}
 		if b.ztunnels[i], err = b.nodes[i].StartZtunnel(); err != nil {
 			return err

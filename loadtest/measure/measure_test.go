@@ -97,17 +97,24 @@ func TestTry(t *testing.T) {
 	}
 }
 
+// testBinary is what to measure in a test, as root.
+func testBinary(t *testing.T) string {
+	t.Helper()
+	needs.Root(t)
+	if *binary != "" {
+		return *binary
+	}
+	path := filepath.Join(t.TempDir(), "ztunnel")
+	if err := cluster.Build(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // run runs a measure for a short time, and returns what it printed.
 func run(t *testing.T, length time.Duration, measure func(context.Context, Config) (bool, error)) string {
 	t.Helper()
-	needs.Root(t)
-	path := *binary
-	if path == "" {
-		path = filepath.Join(t.TempDir(), "ztunnel")
-		if err := cluster.Build(t.Context(), path); err != nil {
-			t.Fatal(err)
-		}
-	}
+	path := testBinary(t)
 	var out strings.Builder
 	ok, err := measure(t.Context(), Config{Binary: path, Dir: t.TempDir(), For: length, Out: &out})
 	if err != nil || !ok {
@@ -121,6 +128,21 @@ func TestUpdates(t *testing.T) {
 		t.Errorf("it printed:\n%s", out)
 	}
 }
+
+// turn runs a measure that has a result once.
+func turn(t *testing.T, measure Measure, c Config) {
+	t.Helper()
+	var out, results strings.Builder
+	c.Binary, c.Dir, c.Out = testBinary(t), t.TempDir(), &out
+	ok, err := Run(t.Context(), measure, c, Turns{Results: &results})
+	if err != nil || !ok || strings.Count(results.String(), "\n") != 1 {
+		t.Errorf("Run = %t, %v, want true and one result; it printed:\n%s%s", ok, err, &out, &results)
+	}
+}
+
+func TestUpgrades(t *testing.T) { turn(t, Upgrades, Config{Rounds: 2, Rate: 100}) }
+
+func TestNames(t *testing.T) { turn(t, Names, Config{For: 200 * time.Millisecond, Rate: 500}) }
 
 func TestSoak(t *testing.T) {
 	if out := run(t, 3*time.Second, Soak); !strings.Contains(out, "0 failed") {

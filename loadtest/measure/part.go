@@ -2,6 +2,7 @@ package measure
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -9,11 +10,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"ztunnel/loadtest/app"
+	"ztunnel/loadtest/attack"
 )
 
 // partArgument is the first argument of a process that plays a part in a
@@ -23,7 +28,12 @@ import (
 const partArgument = "measure-part"
 
 const (
-	echoPart, pingPart = "echo", "ping"
+	servePart   = "serve"   // answers connections
+	pingPart    = "ping"    // makes round trips, and measures them in turns
+	witnessPart = "witness" // makes round trips and connections, and tells of them
+	attackPart  = "attack"  // attacks
+	namesPart   = "names"   // answers questions for names
+	askPart     = "ask"     // asks for a name
 	// settleTime begins a turn without being measured, while updates begin or end.
 	settleTime = 200 * time.Millisecond
 	// slowest is the longest round trip that a histogram can hold.
@@ -36,7 +46,10 @@ func init() {
 	if len(os.Args) < 2 || os.Args[1] != partArgument {
 		return
 	}
-	if err := play(context.Background(), os.Args[2:], os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	err := play(ctx, os.Args[2:], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stdout, "error: %v\n", err)
 		os.Exit(1)
 	}
@@ -45,38 +58,80 @@ func init() {
 
 // play plays the part that the arguments name, until it is over or ctx ends.
 func play(ctx context.Context, args []string, out io.Writer) error {
-	p := pinger{out: out}
-	var to string
-	flags := flag.NewFlagSet(partArgument, flag.ContinueOnError)
-	flags.SetOutput(out)
-	flags.StringVar(&to, "at", "", "where to listen or ping")
-	flags.IntVar(&p.turns, "turns", 1, "how often to measure")
-	flags.DurationVar(&p.length, "length", time.Second, "how long a turn is measured")
 	if len(args) == 0 {
 		return errors.New("no part is named")
 	}
-	if err := flags.Parse(args[1:]); err != nil {
+	o := partOptions{out: out}
+	if err := o.parse(args[1:]); err != nil {
 		return err
 	}
-	at, err := netip.ParseAddrPort(to)
+	part, ok := parts[args[0]]
+	if !ok {
+		return fmt.Errorf("there is no part %q", args[0])
+	}
+	return part(ctx, &o)
+}
+
+// parts are what a process can play.
+var parts = map[string]func(context.Context, *partOptions) error{
+	servePart:   func(ctx context.Context, o *partOptions) error { return listenAndServe(ctx, o.at) },
+	namesPart:   func(ctx context.Context, o *partOptions) error { return nameserver(ctx, o.at) },
+	attackPart:  playAttack,
+	witnessPart: func(ctx context.Context, o *partOptions) error { (&witness{to: o.at, out: o.out}).run(ctx); return nil },
+	pingPart: func(ctx context.Context, o *partOptions) error {
+		return (&pinger{turns: o.turns, length: o.length, out: o.out}).run(ctx, o.at)
+	},
+	askPart: func(ctx context.Context, o *partOptions) error {
+		return (&asker{at: o.at, name: o.name, want: o.want, rate: o.rate}).run(ctx, o.length, o.out)
+	},
+}
+
+// partOptions are the arguments of all parts. Each needs some of them.
+type partOptions struct {
+	out    io.Writer
+	at     netip.AddrPort // where to listen, or whom to talk to
+	turns  int            // how often to measure
+	length time.Duration  // of a turn, or of all
+	name   string         // of an attack, or what to ask for
+	want   netip.Addr     // the address of the name
+	rate   int            // questions a second
+	target string         // file with whom to attack
+	share  float64        // of a processor
+}
+
+func (o *partOptions) parse(args []string) error {
+	flags := flag.NewFlagSet(partArgument, flag.ContinueOnError)
+	flags.SetOutput(o.out)
+	flags.TextVar(&o.at, "at", netip.AddrPort{}, "where to listen, or whom to talk to")
+	flags.IntVar(&o.turns, "turns", 1, "how often to measure")
+	flags.DurationVar(&o.length, "length", time.Second, "how long a turn is, or all")
+	flags.StringVar(&o.name, "name", "", "of an attack, or what to ask for")
+	flags.TextVar(&o.want, "want", netip.Addr{}, "the address of the name")
+	flags.IntVar(&o.rate, "rate", 1000, "questions a second")
+	flags.StringVar(&o.target, "target", "", "file with whom to attack")
+	flags.Float64Var(&o.share, "share", attackShare, "of a processor for an attack")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if !o.at.IsValid() && o.target == "" {
+		return errors.New("nobody to talk to")
+	}
+	return nil
+}
+
+// listenAndServe answers connections at an address.
+func listenAndServe(ctx context.Context, at netip.AddrPort) error {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
 	if err != nil {
 		return err
 	}
-	switch args[0] {
-	case echoPart:
-		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
-		if err != nil {
-			return err
-		}
-		return echo(ctx, ln)
-	case pingPart:
-		return p.run(ctx, at)
-	}
-	return fmt.Errorf("there is no part %q", args[0])
+	return serve(ctx, ln)
 }
 
-// echo answers connections, one after another, until ctx ends. It closes ln.
-func echo(ctx context.Context, ln net.Listener) error {
+// serve answers any number of connections until ctx ends. It closes ln.
+func serve(ctx context.Context, ln net.Listener) error {
+	var answering sync.WaitGroup
+	defer answering.Wait()
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	for {
@@ -87,11 +142,35 @@ func echo(ctx context.Context, ln net.Listener) error {
 		if err != nil {
 			return err
 		}
-		stop := context.AfterFunc(ctx, func() { c.Close() })
-		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) // its client sees if anything is missing
-		c.Close()
-		stop()
+		answering.Go(func() {
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { c.Close() })()
+			_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) // its client sees if anything is missing
+		})
 	}
+}
+
+// playAttack attacks for a time, and prints how far it got.
+func playAttack(ctx context.Context, o *partOptions) error {
+	one, ok := attack.Find(o.name)
+	if !ok || o.share <= 0 {
+		return fmt.Errorf("there is no attack %q with %g of a processor", o.name, o.share)
+	}
+	content, err := os.ReadFile(o.target)
+	if err != nil {
+		return err
+	}
+	var to attack.Target
+	if err := json.Unmarshal(content, &to); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, o.length)
+	defer cancel()
+	progress, err := one.Run(limited, to, o.share)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(o.out).Encode(progress)
 }
 
 // pinger measures round trips on one connection, one after another without a

@@ -47,8 +47,8 @@ func TestParts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := echo(ctx, ln); err != nil {
-			t.Errorf("echo = %v, want nil", err)
+		if err := serve(ctx, ln); err != nil {
+			t.Errorf("serve = %v, want nil", err)
 		}
 	})
 	var out strings.Builder

@@ -45,14 +45,44 @@ func take(ctx context.Context, z *cluster.Ztunnel) (sample, error) {
 	return sample{goroutines: goroutines(ctx, z), files: len(entries), rss: rss}, nil
 }
 
+// alive tells whether a process has not ended; one that nobody has waited for yet
+// has.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	rest, found := afterLast(string(stat), ") ")
+	return err == nil && found && !strings.HasPrefix(rest, "Z")
+}
+
 // residentSize reads a process's status, KiB.
-func residentSize(status string) (int, error) {
+func residentSize(status string) (int, error) { return statusSize(status, "VmRSS") }
+
+// statusSize reads a size out of a process's status, KiB.
+func statusSize(status, field string) (int, error) {
 	for line := range strings.Lines(status) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
 			return strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")))
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS in its status")
+	return 0, fmt.Errorf("no %s in its status", field)
+}
+
+// resetPeak makes the peak of a process's resident memory what it has now, which
+// it returns, KiB. It needs a kernel that lets it.
+func resetPeak(pid int) (int, error) {
+	const peak = "5" // of clear_refs, see proc_pid_clear_refs(5)
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte(peak), 0); err != nil {
+		return 0, fmt.Errorf("reset the peak of process %d: %w", pid, err)
+	}
+	return peakSize(pid)
+}
+
+// peakSize is the most resident memory that a process had, KiB.
+func peakSize(pid int) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("look at process %d: %w", pid, err)
+	}
+	return statusSize(string(status), "VmHWM")
 }
 
 // goroutines asks the admin server; 0 is no answer.

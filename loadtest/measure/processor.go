@@ -31,7 +31,7 @@ func processorTime(pid int) (time.Duration, error) {
 // usedTime reads user and system time, the 14th and 15th field of a process's
 // stat. The second is a name in brackets, which may have anything in it.
 func usedTime(stat string) (time.Duration, error) {
-	_, rest, _ := cutLast(stat, ")")
+	rest, _ := afterLast(stat, ")")
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0, errors.New("too few fields in its stat")
@@ -47,11 +47,13 @@ func usedTime(stat string) (time.Duration, error) {
 	return time.Duration(user+system) * userTick, nil
 }
 
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
+// afterLast returns what follows the last sep.
+func afterLast(s, sep string) (after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", false
 	}
-	return s, "", false
+	return s[i+len(sep):], true
 }
 
 // lowest is the priority of who yields to everybody.

@@ -65,7 +65,7 @@ const maxFailures = 10
 // returns whether nothing failed that should have worked, and nothing grew. The
 // end of ctx ends it early.
 func Soak(ctx context.Context, c Config) (bool, error) {
-	b, err := newBed(ctx, c, certTTL)
+	b, err := newBed(ctx, c, setting{ttl: certTTL})
 	if err != nil {
 		return false, err
 	}

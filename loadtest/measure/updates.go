@@ -3,7 +3,6 @@ package measure
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/mesh"
 )
 
@@ -31,7 +29,7 @@ const (
 // everything else, for its place is another machine. It returns whether no round
 // trip failed, and whether the ztunnels kept up.
 func Updates(ctx context.Context, c Config) (bool, error) {
-	b, err := newBed(ctx, c, 0)
+	b, err := newBed(ctx, c, setting{})
 	if err != nil {
 		return false, err
 	}
@@ -78,22 +76,7 @@ type turns struct {
 
 // start starts server and client, which are this program; see partArgument.
 func (t *turns) start(ctx context.Context, dir string) error {
-	_, err := t.server.Start(mesh.Command{
-		Path: "/proc/self/exe", Args: []string{partArgument, echoPart, fmt.Sprintf("-at=%s:%d", t.server.Addr, pingTarget)},
-		LogFile: filepath.Join(dir, "echo.log"),
-	})
-	if err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, readyLimit)
-	defer cancel()
-	err = app.Retry(limited, pollEvery, func() error {
-		conn, err := t.server.Dial(limited, netip.AddrPortFrom(t.server.Addr, pingTarget))
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	})
+	err := t.serve(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -80,6 +80,10 @@ func (w *world) proofs() []*proof {
 			doing: "the shop asks the stock whom it sees", run: w.sources,
 		},
 		{
+			line: 15, claim: "a pod found a service by name through the DNS proxy, and reached it there",
+			doing: "the shop looks the stock up, and uses it by name", run: w.names,
+		},
+		{
 			line: 10, claim: "a policy change cut a flowing connection that it does not allow any more",
 			doing: "deny everything while connections are open", run: w.deny,
 		},

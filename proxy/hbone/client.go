@@ -256,14 +256,15 @@ func (c *conn) register(s *Stream) (uint32, error) {
 func (c *conn) response(id uint32, p []byte, end bool) error {
 	var status int
 	var head *Request
-	if len(p) == 1 && p[0] == status200 {
+	trailers := false
+	if len(p) == 1 && p[0] == status200 && !c.frame.onItself {
 		status = 200
 	} else {
 		b, err := c.decode(p)
 		if err != nil {
 			return err
 		}
-		status = b.statusCode()
+		status, trailers = b.statusCode(), b.trailers()
 		if len(b.Header) > 0 {
 			head = &b.Request
 		}
@@ -272,7 +273,7 @@ func (c *conn) response(id uint32, p []byte, end bool) error {
 	s := c.streams[id]
 	if s == nil {
 		c.mu.Unlock()
-		return c.countControl() // of a stream that we gave up
+		return c.closedHeaders(id, end)
 	}
 	if s.answered || s.recvClosed {
 		closed := s.recvClosed
@@ -280,7 +281,7 @@ func (c *conn) response(id uint32, p []byte, end bool) error {
 		if closed {
 			return c.streamError(id, http2.ErrCodeStreamClosed)
 		}
-		return c.trailers(s, end)
+		return c.trailers(s, trailers, end)
 	}
 	informational := status >= 100 && status < 200
 	if status < 100 || informational && end {

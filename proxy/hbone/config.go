@@ -13,6 +13,8 @@ type Config struct {
 	// send on a stream beyond what the application has taken. Default 4 MiB.
 	StreamWindow uint32
 	// ConnectionWindow is the same for the tunnel as a whole. Default 16 MiB.
+	// Twice as much may wait for applications that take
+	// nothing before the peer has to wait too.
 	ConnectionWindow uint32
 	// MaxFrameSize is SETTINGS_MAX_FRAME_SIZE, between 16,384 and 16,777,215.
 	// Default 1 MiB.

@@ -46,9 +46,11 @@ type conn struct {
 	// Under mu.
 	streams     map[uint32]*Stream
 	nextID      uint32 // client: of the next request
-	lastPeerID  uint32 // server: the highest stream of the client
-	sendWin     int64  // of the tunnel
-	initWin     int64  // of the peer's new streams
+	lastPeerID  uint32 // server: the highest stream of the client that was looked at
+	seenID      uint32 // server: the same, with those that came after the last GOAWAY
+	closed      closedStreams
+	sendWin     int64 // of the tunnel
+	initWin     int64 // of the peer's new streams
 	recvWin     int64
 	peerPayload int // of our DATA frames
 	peerMax     uint32
@@ -69,6 +71,8 @@ type conn struct {
 	timers timers
 	// explained is how many control frames of the peer our own traffic explains.
 	explained atomic.Int64
+	queued    atomic.Int64 // bytes in the queues of streams
+	withheld  atomic.Bool  // the tunnel's credit, because of them
 
 	// Of the reader.
 	hdec      *hpack.Decoder

@@ -6,13 +6,16 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// control handles a short frame that has arrived as a whole. Nearly every fault
-// ends the tunnel with PROTOCOL_ERROR, as with the reference, whatever code the
-// RFC has for it.
+// control handles a short frame that has arrived as a whole. The error codes are
+// those of RFC 9113; the reference has PROTOCOL_ERROR for nearly all.
 func (c *conn) control(kind http2.FrameType, flags http2.Flags, id uint32, p []byte) error {
-	switch kind {
-	case http2.FrameSettings:
+	if kind == http2.FrameSettings {
 		return c.settings(flags, id, p)
+	}
+	if !c.gotFirst.Load() {
+		return errFirstFrame
+	}
+	switch kind {
 	case http2.FramePing:
 		return c.ping(flags, id, p)
 	case http2.FrameRSTStream:
@@ -27,8 +30,13 @@ func (c *conn) control(kind http2.FrameType, flags http2.Flags, id uint32, p []b
 
 func (c *conn) settings(flags http2.Flags, id uint32, p []byte) error {
 	ack := flags&http2.FlagSettingsAck != 0
-	if id != 0 || len(p)%6 != 0 || ack && len(p) > 0 {
+	switch {
+	case id != 0:
 		return connError(http2.ErrCodeProtocol)
+	case len(p)%6 != 0 || ack && len(p) > 0:
+		return connError(http2.ErrCodeFrameSize)
+	case ack && !c.gotFirst.Load():
+		return errFirstFrame
 	}
 	if ack {
 		if c.acks--; c.acks < 0 {
@@ -41,8 +49,18 @@ func (c *conn) settings(flags http2.Flags, id uint32, p []byte) error {
 	} else if err := c.countControl(); err != nil {
 		return err
 	}
+	window := int64(-1)
 	for ; len(p) > 0; p = p[6:] {
-		if err := c.setting(http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])); err != nil {
+		id, v := http2.SettingID(binary.BigEndian.Uint16(p)), binary.BigEndian.Uint32(p[2:])
+		if err := c.setting(id, v); err != nil {
+			return err
+		}
+		if id == http2.SettingInitialWindowSize {
+			window = int64(v)
+		}
+	}
+	if window >= 0 { // the last one: between two of a frame nothing may be sent
+		if err := c.setInitialWindow(window); err != nil {
 			return err
 		}
 	}
@@ -61,6 +79,7 @@ func (c *conn) firstSettings() {
 	}
 }
 
+// setting checks a setting and applies it, but for the window.
 func (c *conn) setting(id http2.SettingID, v uint32) error {
 	switch id {
 	case http2.SettingEnablePush:
@@ -71,7 +90,6 @@ func (c *conn) setting(id http2.SettingID, v uint32) error {
 		if v > maxWindow {
 			return connError(http2.ErrCodeFlowControl)
 		}
-		return c.setInitialWindow(int64(v))
 	case http2.SettingMaxFrameSize:
 		if v < minMaxFrame || v > maxMaxFrame {
 			return connError(http2.ErrCodeProtocol)
@@ -88,8 +106,11 @@ func (c *conn) setting(id http2.SettingID, v uint32) error {
 }
 
 func (c *conn) ping(flags http2.Flags, id uint32, p []byte) error {
-	if id != 0 || len(p) != 8 {
+	if id != 0 {
 		return connError(http2.ErrCodeProtocol)
+	}
+	if len(p) != 8 {
+		return connError(http2.ErrCodeFrameSize)
 	}
 	if flags&http2.FlagPingAck == 0 {
 		if err := c.countControl(); err != nil {
@@ -112,7 +133,10 @@ func (c *conn) ping(flags http2.Flags, id uint32, p []byte) error {
 }
 
 func (c *conn) windowUpdate(id uint32, p []byte) error {
-	if len(p) != 4 || id != 0 && c.isIdle(id) {
+	if len(p) != 4 {
+		return connError(http2.ErrCodeFrameSize)
+	}
+	if id != 0 && c.isIdle(id) {
 		return connError(http2.ErrCodeProtocol)
 	}
 	if err := c.countControl(); err != nil {
@@ -144,15 +168,18 @@ func (c *conn) priority(id uint32, p []byte) error {
 	if code == http2.ErrCodeNo {
 		return nil
 	}
-	if c.isIdle(id) {
-		return connError(http2.ErrCodeProtocol)
+	if c.isIdle(id) { // such a stream cannot be reset
+		return connError(code)
 	}
 	return c.streamError(id, code)
 }
 
 // resetReceived ends a stream for the peer.
 func (c *conn) resetReceived(id uint32, p []byte) error {
-	if len(p) != 4 || id == 0 || c.isIdle(id) {
+	if len(p) != 4 {
+		return connError(http2.ErrCodeFrameSize)
+	}
+	if id == 0 || c.isIdle(id) {
 		return connError(http2.ErrCodeProtocol)
 	}
 	f := &frameError{code: http2.ErrCode(binary.BigEndian.Uint32(p)), received: true}
@@ -165,6 +192,8 @@ func (c *conn) resetReceived(id uint32, p []byte) error {
 		// The peer's limit or drain, if others were open; else its answer.
 		end.unprocessed = f.code == http2.ErrCodeRefusedStream && c.client && !s.answered && len(c.streams) > 1
 		c.removeLocked(s, end)
+	} else {
+		c.closed.peerEnded(id)
 	}
 	c.mu.Unlock()
 	if s == nil {
@@ -175,18 +204,16 @@ func (c *conn) resetReceived(id uint32, p []byte) error {
 	if c.client || !wasted {
 		return nil
 	}
-	c.noteBusy(s)
-	if c.tooManyPending() {
-		c.cfg.Metrics.ResetFloods.Add(1)
-		return connError(http2.ErrCodeEnhanceYourCalm)
-	}
-	return c.countReset()
+	return c.wasted(s)
 }
 
 // goAway handles the first bytes of a GOAWAY.
 func (c *conn) goAway(id uint32, p []byte) error {
-	if id != 0 || len(p) < 8 {
+	if id != 0 {
 		return connError(http2.ErrCodeProtocol)
+	}
+	if len(p) < 8 {
+		return connError(http2.ErrCodeFrameSize)
 	}
 	last := binary.BigEndian.Uint32(p) & maxStreamID
 	f := &frameError{code: http2.ErrCode(binary.BigEndian.Uint32(p[4:])), connection: true, received: true}
@@ -206,6 +233,7 @@ func (c *conn) goAway(id uint32, p []byte) error {
 		for sid, s := range c.streams {
 			if sid > last && !s.answered {
 				c.removeLocked(s, end)
+				c.closed.giveUp(sid)
 				lost = append(lost, s)
 			}
 		}

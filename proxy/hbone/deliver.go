@@ -37,12 +37,12 @@ func (s *Stream) deliver(p []byte) {
 			return
 		}
 		s.draining = true
-		s.q.add(p)
+		s.enqueue(p)
 		s.mu.Unlock()
 		go r.drain()
 		return
 	}
-	s.q.add(p) // bounded by the stream's window
+	s.enqueue(p)
 	s.mu.Unlock()
 	s.wakeReader()
 }
@@ -70,9 +70,10 @@ func (s *Stream) finish(err error) {
 func (s *Stream) appFailed(err error) {
 	s.mu.Lock()
 	s.discard = true
-	s.q.drop()
+	dropped := s.q.drop()
 	r := s.relay
 	s.mu.Unlock()
+	s.c.dequeued(dropped)
 	r.endDown(err)
 }
 
@@ -121,10 +122,11 @@ func (r *relayState) empty(block bool) bool {
 	for {
 		s.mu.Lock()
 		if s.q.empty() || s.discard {
-			s.q.drop()
+			dropped := s.q.drop()
 			s.draining = false
 			fin, err := s.fin, s.finErr
 			s.mu.Unlock()
+			s.c.dequeued(dropped)
 			if fin {
 				r.endDown(err)
 			}
@@ -136,12 +138,14 @@ func (r *relayState) empty(block bool) bool {
 		if n > 0 && s.consumed(n) {
 			s.c.kick()
 		}
+		s.c.dequeued(n)
 		if b.r += n; err == nil && b.r < b.w {
 			s.mu.Lock()
 			s.q.untake(b)
 			s.mu.Unlock()
 			return false
 		}
+		s.c.dequeued(b.w - b.r)
 		b.release()
 		if err != nil {
 			s.mu.Lock()
@@ -192,12 +196,13 @@ func (c *conn) streamError(id uint32, code http2.ErrCode) error {
 	if s != nil {
 		c.removeLocked(s, end)
 	}
+	c.closed.giveUp(id) // at most one answer for each stream
 	c.mu.Unlock()
 	c.putReset(id, code)
 	if s != nil {
 		s.finish(end.read)
-		c.noteBusy(s)
 		c.finishIfIdle()
+		return c.wasted(s)
 	}
 	return c.countReset()
 }

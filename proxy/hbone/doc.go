@@ -23,6 +23,13 @@
 // window updates, resets) goes to a list that whoever holds the write lock
 // sends, the reader itself if nobody does.
 //
+// # Faults of peers
+//
+// Every fault is answered with the code of RFC 9113, as an error of the stream
+// where the RFC allows it. What a peer can make us do for nothing is bounded by
+// [Limits], the memory it can make us hold by the windows; attacks_test.go lists
+// the known attacks with the tests that hold them.
+//
 // # Locks
 //
 // conn.wmu serialises what is written to the tunnel and may be held while the

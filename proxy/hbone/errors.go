@@ -105,6 +105,13 @@ func (e *frameError) Error() string {
 // connError makes the reader end the tunnel with a GOAWAY.
 func connError(code http2.ErrCode) error { return &frameError{code: code, connection: true} }
 
+// Flood reports whether the error of a tunnel says that the peer was cut off
+// because it exceeded a budget of [Limits].
+func Flood(err error) bool {
+	f, ok := errors.AsType[*frameError](err)
+	return ok && f.connection && !f.received && f.code == http2.ErrCodeEnhanceYourCalm
+}
+
 // reasons are the words of the reference's HTTP/2 library for each error code.
 var reasons = [...]string{
 	http2.ErrCodeNo:                 "not a result of an error",

@@ -91,8 +91,8 @@ type block struct {
 	scheme, path, protocol       bool
 	size                         uint32
 	malformed                    bool // ends the stream
-	forbidden                    bool // ends the tunnel
-	regular                      bool // a field without colon was seen
+	pseudo                       bool // a field with colon was seen
+	regular                      bool // one without
 	tooLong, wantRequest, signed bool
 }
 
@@ -121,20 +121,18 @@ func (c *conn) decode(p []byte) (*block, error) {
 			if errors.Is(err, hpack.ErrStringLength) {
 				b.tooLong = true
 			} else {
-				return nil, connError(http2.ErrCodeProtocol)
+				return nil, connError(http2.ErrCodeCompression)
 			}
 		}
 		if err := c.hdec.Close(); err != nil && !b.tooLong {
-			return nil, connError(http2.ErrCodeProtocol)
+			return nil, connError(http2.ErrCodeCompression)
 		}
 	}
 	if b.tooLong {
 		c.cfg.Metrics.HeaderFloods.Add(1)
 		return nil, connError(http2.ErrCodeEnhanceYourCalm)
 	}
-	if b.forbidden {
-		return nil, connError(http2.ErrCodeProtocol)
-	}
+	b.malformed = b.malformed || c.frame.onItself
 	return b, nil
 }
 
@@ -218,7 +216,7 @@ func (b *block) add(name, value string, limit uint32) {
 		return
 	}
 	if !validValue(value) || !validName(name) {
-		b.forbidden = true
+		b.malformed = true
 		return
 	}
 	if name[0] == ':' {
@@ -241,6 +239,7 @@ func (b *block) add(name, value string, limit uint32) {
 }
 
 func (b *block) addPseudo(name, value string) {
+	b.pseudo = true
 	if b.regular {
 		b.malformed = true
 	}
@@ -252,8 +251,7 @@ func (b *block) addPseudo(name, value string) {
 	case ":method":
 		once(&b.hasMethod)
 		b.Method = value
-		b.forbidden = b.forbidden || !token(value)
-		b.malformed = b.malformed || !b.wantRequest
+		b.malformed = b.malformed || !b.wantRequest || !token(value)
 	case ":authority":
 		once(&b.hasAuthority)
 		b.Authority = value
@@ -263,7 +261,7 @@ func (b *block) addPseudo(name, value string) {
 		b.malformed = b.malformed || !b.wantRequest
 	case ":path":
 		once(&b.path)
-		b.malformed = b.malformed || !b.wantRequest
+		b.malformed = b.malformed || !b.wantRequest || value == ""
 	case ":protocol":
 		once(&b.protocol)
 		b.malformed = true
@@ -272,9 +270,12 @@ func (b *block) addPseudo(name, value string) {
 		b.status = value
 		b.malformed = b.malformed || b.wantRequest
 	default:
-		b.forbidden = true
+		b.malformed = true
 	}
 }
+
+// trailers reports whether the block may come last on a stream.
+func (b *block) trailers() bool { return !b.malformed && !b.pseudo }
 
 // badRequest reports whether a request must be answered by a reset.
 func (b *block) badRequest() bool {

@@ -143,9 +143,68 @@ func (c *conn) setInitialWindow(n int64) error {
 	return nil
 }
 
+// creditLocked returns the tunnel's credit for what was received, under c.mu. It
+// is 0 while too much of that waits for applications; dequeued sees to it then.
+func (c *conn) creditLocked() int64 {
+	if c.tooMuchQueued() {
+		c.withheld.Store(true)
+		if c.tooMuchQueued() { // whoever changes that from now on sees withheld
+			return 0
+		}
+	}
+	c.withheld.Store(false)
+	credit := c.unacked
+	c.unacked = 0
+	c.recvWin += credit
+	return credit
+}
+
+func (c *conn) tooMuchQueued() bool {
+	return c.queued.Load() > queueWindows*int64(c.cfg.ConnectionWindow)
+}
+
+// enqueue keeps payload until the application takes it, under s.mu.
+func (s *Stream) enqueue(p []byte) {
+	s.q.add(p)
+	s.c.countQueued(len(p))
+}
+
+// countQueued changes the number of bytes that wait, here and in the metrics.
+func (c *conn) countQueued(n int) {
+	c.queued.Add(int64(n))
+	if c.client {
+		c.cfg.Metrics.ClientQueued.Add(int64(n))
+	} else {
+		c.cfg.Metrics.ServerQueued.Add(int64(n))
+	}
+}
+
+// dequeued notes that so many bytes wait no more. No lock may be held.
+func (c *conn) dequeued(n int) {
+	if n == 0 {
+		return
+	}
+	c.countQueued(-n)
+	if !c.withheld.Load() {
+		return
+	}
+	c.mu.Lock()
+	credit := c.creditLocked()
+	c.mu.Unlock()
+	if credit > 0 {
+		c.putWindowUpdate(0, credit)
+		c.kick()
+	}
+}
+
+// queueWindows is how many times the tunnel's window may wait for applications
+// that take nothing before no more is let in, on any stream of the tunnel. Up to
+// there none of them can stop the others: all credit is returned at once.
+const queueWindows = 2
+
 // received accounts for a DATA frame of n bytes, padding included, on a stream
-// that may be nil. The tunnel's credit is returned at once: memory is bounded by
-// the windows of streams, and no stream that is not read can stop the others.
+// that may be nil. What a stream may leave waiting is bounded by its window, what
+// a tunnel may by queueWindows.
 func (c *conn) received(s *Stream, n int64) error {
 	c.mu.Lock()
 	c.recvWin -= n
@@ -158,8 +217,7 @@ func (c *conn) received(s *Stream, n int64) error {
 	c.unacked += n
 	credit := int64(0)
 	if c.unacked >= int64(c.cfg.ConnectionWindow)/4 {
-		credit, c.unacked = c.unacked, 0
-		c.recvWin += credit
+		credit = c.creditLocked()
 	}
 	c.mu.Unlock()
 	if over {

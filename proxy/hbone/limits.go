@@ -77,6 +77,17 @@ func (c *conn) countReset() error {
 	return connError(http2.ErrCodeEnhanceYourCalm)
 }
 
+// wasted counts a stream that has ended by a reset, the peer's or one for its
+// fault.
+func (c *conn) wasted(s *Stream) error {
+	c.noteBusy(s)
+	if c.tooManyPending() {
+		c.cfg.Metrics.ResetFloods.Add(1)
+		return connError(http2.ErrCodeEnhanceYourCalm)
+	}
+	return c.countReset()
+}
+
 // noteBusy marks a stream that has ended while its handler runs (server).
 func (c *conn) noteBusy(s *Stream) {
 	if c.server == nil {
@@ -90,8 +101,8 @@ func (c *conn) noteBusy(s *Stream) {
 	c.mu.Unlock()
 }
 
-// tooManyPending reports that too many handlers run for streams that the peer
-// has reset.
+// tooManyPending reports that too many handlers run for streams that have been
+// reset.
 func (c *conn) tooManyPending() bool {
 	if c.server == nil {
 		return false

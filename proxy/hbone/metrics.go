@@ -14,6 +14,8 @@ type Metrics struct {
 	// Tunnels and Streams are open now, by role.
 	ClientTunnels, ServerTunnels atomic.Int64
 	ClientStreams, ServerStreams atomic.Int64
+	// Queued are the received bytes that wait for applications, by role.
+	ClientQueued, ServerQueued atomic.Int64
 
 	// Floods, by what there was too much of. Each ended a tunnel with
 	// ENHANCE_YOUR_CALM.
@@ -38,6 +40,11 @@ func (m *Metrics) Register(meter metric.Meter) error {
 	if err != nil {
 		return err
 	}
+	queued, err := meter.Int64ObservableGauge("istio_ztunnel_hbone_queued_bytes",
+		metric.WithDescription("Received bytes that wait for applications by role."), metric.WithUnit("By"))
+	if err != nil {
+		return err
+	}
 	faults, err := meter.Int64ObservableCounter("istio_ztunnel_hbone_faults_total",
 		metric.WithDescription("Limits, deadlines and rules of HBONE tunnels that peers have broken, by kind."))
 	if err != nil {
@@ -57,11 +64,13 @@ func (m *Metrics) Register(meter metric.Meter) error {
 		o.ObserveInt64(tunnels, m.ServerTunnels.Load(), server)
 		o.ObserveInt64(streams, m.ClientStreams.Load(), client)
 		o.ObserveInt64(streams, m.ServerStreams.Load(), server)
+		o.ObserveInt64(queued, m.ClientQueued.Load(), client)
+		o.ObserveInt64(queued, m.ServerQueued.Load(), server)
 		for i, k := range kinds {
 			o.ObserveInt64(faults, int64(k.count.Load()), attrs[i])
 		}
 		return nil
-	}, tunnels, streams, faults)
+	}, tunnels, streams, queued, faults)
 	return err
 }
 

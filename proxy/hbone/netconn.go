@@ -61,6 +61,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		s.mu.Unlock()
 		switch {
 		case n > 0:
+			s.c.dequeued(n)
 			if s.consumed(n) {
 				s.c.kick()
 			}

@@ -60,9 +60,12 @@ func (q *queue) read(p []byte) (n int) {
 	return n
 }
 
-// drop releases everything.
-func (q *queue) drop() {
+// drop releases everything and returns how many bytes it held.
+func (q *queue) drop() (n int) {
 	for q.head != nil {
-		q.take().release()
+		b := q.take()
+		n += b.w - b.r
+		b.release()
 	}
+	return n
 }

@@ -22,12 +22,16 @@ type frameState struct {
 	inBlock       bool
 	blockEnd      bool // END_STREAM
 	blockID       uint32
+	onItself      bool // the block's stream depends on itself
 	block         []byte
 	continuations int
 }
 
 // errPreface is a client that does not speak HTTP/2. It gets no answer.
 var errPreface = errors.New("the client did not send the preface of HTTP/2")
+
+// errFirstFrame is a peer whose first frame is not SETTINGS (RFC 9113 §3.4).
+var errFirstFrame = connError(http2.ErrCodeProtocol)
 
 // read runs until the tunnel ends, which it makes sure of.
 func (c *conn) read() {
@@ -133,7 +137,7 @@ func (c *conn) begin(f *frameState, p []byte) (int, error) {
 	case http2.FrameSettings, http2.FramePing, http2.FrameRSTStream, http2.FrameWindowUpdate, http2.FramePriority:
 		if n > maxControl {
 			if kind != http2.FrameSettings {
-				return 0, connError(http2.ErrCodeProtocol)
+				return 0, connError(http2.ErrCodeFrameSize)
 			}
 			c.cfg.Metrics.ControlFloods.Add(1)
 			return 0, connError(http2.ErrCodeEnhanceYourCalm)
@@ -152,6 +156,9 @@ func (c *conn) begin(f *frameState, p []byte) (int, error) {
 	case http2.FramePushPromise:
 		return 0, connError(http2.ErrCodeProtocol)
 	}
+	if !c.gotFirst.Load() {
+		return 0, errFirstFrame
+	}
 	f.left, f.stream = n, nil
 	return frameHeader, c.countControl()
 }
@@ -164,7 +171,7 @@ func (f *frameState) padded(n int, p []byte, flag http2.Flags) (payload, took in
 		return n, 0, nil
 	}
 	if n == 0 {
-		return 0, 0, connError(http2.ErrCodeProtocol)
+		return 0, 0, connError(http2.ErrCodeFrameSize)
 	}
 	if len(p) == 0 {
 		return 0, -1, nil
@@ -194,6 +201,10 @@ func (c *conn) beginData(f *frameState, n int, p []byte) (int, error) {
 			bad = http2.ErrCodeProtocol
 		}
 		s.payload = s.payload || payload > 0
+	} else if !c.closed.mayCome(f.id) {
+		bad = http2.ErrCodeStreamClosed
+	} else if f.flags&http2.FlagDataEndStream != 0 {
+		c.closed.peerEnded(f.id)
 	}
 	c.mu.Unlock()
 	if f.id == 0 || idle {
@@ -268,18 +279,23 @@ func (c *conn) beginBlock(f *frameState, n int, p []byte) (int, error) {
 		if f.id == 0 || f.id%2 == 0 || c.client && c.isIdle(f.id) {
 			return 0, connError(http2.ErrCodeProtocol)
 		}
+		if !c.gotFirst.Load() {
+			return 0, errFirstFrame
+		}
+		f.onItself = false
 		var err error
 		if fragment, took, err = f.padded(n, p, http2.FlagHeadersPadded); err != nil || took < 0 {
 			return 0, err
 		}
 		if f.flags&http2.FlagHeadersPriority != 0 {
 			if fragment < 5 {
-				return 0, connError(http2.ErrCodeProtocol)
+				return 0, connError(http2.ErrCodeFrameSize)
 			}
 			if len(p) < took+5 {
 				f.pad = 0 // the header is read again
 				return 0, nil
 			}
+			f.onItself = binary.BigEndian.Uint32(p[took:])&maxStreamID == f.id
 			took, fragment = took+5, fragment-5
 		}
 		f.blockID, f.blockEnd, f.continuations = f.id, f.flags&http2.FlagHeadersEndStream != 0, 0
@@ -330,7 +346,7 @@ func (c *conn) idleLocked(id uint32) bool {
 	if c.client {
 		return id%2 == 0 || id >= c.nextID
 	}
-	return id%2 == 0 || id > c.lastPeerID
+	return id%2 == 0 || id > c.seenID
 }
 
 func (c *conn) isIdle(id uint32) bool {
@@ -349,8 +365,8 @@ func (c *conn) headers(id uint32, p []byte, end bool) error {
 
 // trailers handles a second header block on a stream: it ends the stream or is
 // an error.
-func (c *conn) trailers(s *Stream, end bool) error {
-	if !end {
+func (c *conn) trailers(s *Stream, good, end bool) error {
+	if !end || !good {
 		return c.streamError(s.id, http2.ErrCodeProtocol)
 	}
 	c.peerEnded(s)

@@ -151,27 +151,32 @@ func (c *conn) requested(id uint32, p []byte, end bool) error {
 		if closed {
 			return c.streamError(id, http2.ErrCodeStreamClosed)
 		}
-		return c.trailers(s, end)
+		return c.trailers(s, b.trailers(), end)
 	}
-	if id <= c.lastPeerID {
+	if id <= c.seenID {
 		c.mu.Unlock()
-		return c.streamError(id, http2.ErrCodeStreamClosed)
+		return c.closedHeaders(id, end)
 	}
-	if c.server.drainFinal || c.shut {
-		c.mu.Unlock()
-		c.putReset(id, http2.ErrCodeRefusedStream)
-		return c.countReset()
-	}
-	c.lastPeerID = id
-	full := uint32(len(c.streams)) >= c.cfg.MaxConcurrentStreams
-	c.mu.Unlock()
-	if full {
+	c.closed.skip(c.seenID, id)
+	c.seenID = id
+	bad := http2.ErrCodeNo
+	switch last := c.server.drainFinal || c.shut; {
+	case last:
+		bad = http2.ErrCodeRefusedStream
+	case uint32(len(c.streams)) >= c.cfg.MaxConcurrentStreams:
 		c.cfg.Metrics.StreamsRefused.Add(1)
-		c.putReset(id, http2.ErrCodeRefusedStream)
-		return c.countReset()
+		c.lastPeerID, bad = id, http2.ErrCodeRefusedStream
+	case b.badRequest():
+		c.lastPeerID, bad = id, http2.ErrCodeProtocol
+	default:
+		c.lastPeerID = id
 	}
-	if b.badRequest() {
-		c.putReset(id, http2.ErrCodeProtocol)
+	if bad != http2.ErrCodeNo && !end {
+		c.closed.giveUp(id)
+	}
+	c.mu.Unlock()
+	if bad != http2.ErrCodeNo {
+		c.putReset(id, bad)
 		return c.countReset()
 	}
 	c.accept(id, b, end)
@@ -197,12 +202,24 @@ func (c *conn) accept(id uint32, b *block, end bool) {
 // run is the goroutine of a stream's handler.
 func (sc *ServerConn) run(s *Stream) {
 	defer sc.handlers.Done()
+	if sc.abandoned(s) {
+		sc.forget(s)
+		return
+	}
 	sc.handle(sc.ctx, s)
 	if s.joined {
 		return // what was joined ends it
 	}
 	s.Reset(http2.ErrCodeCancel)
 	sc.forget(s)
+}
+
+// abandoned reports whether a stream was reset before its handler began, as in a
+// flood of resets. Nothing has been done for it, and nothing need be.
+func (sc *ServerConn) abandoned(s *Stream) bool {
+	sc.c.mu.Lock()
+	defer sc.c.mu.Unlock()
+	return s.busyReset
 }
 
 // handled ends a stream whose relay has outlived its handler.

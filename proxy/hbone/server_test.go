@@ -95,7 +95,6 @@ func TestServerRequests(t *testing.T) {
 	const (
 		served = "served"
 		reset  = "reset"
-		gone   = "gone"
 	)
 	for _, tt := range []struct {
 		name   string
@@ -119,13 +118,13 @@ func TestServerRequests(t *testing.T) {
 		{"te", connect("te", "gzip"), reset},
 		{"content-length", connect("content-length", "-1"), reset},
 		{"GET without path", []string{":method", "GET", ":scheme", "https", ":authority", "a:1"}, reset},
-		{"unknown pseudo-field", connect(":hostile", "yes"), gone},
-		{"upper case", connect("Hostile", "yes"), gone},
-		{"empty name", connect("", "yes"), gone},
-		{"blank in a name", connect("a b", "yes"), gone},
-		{"line break", connect("a", "b\r\nc"), gone},
-		{"zero byte", connect("a", "b\x00c"), gone},
-		{"blank in the method", []string{":method", "CON NECT", ":authority", "a:1"}, gone},
+		{"unknown pseudo-field", connect(":hostile", "yes"), reset},
+		{"upper case", connect("Hostile", "yes"), reset},
+		{"empty name", connect("", "yes"), reset},
+		{"blank in a name", connect("a b", "yes"), reset},
+		{"line break", connect("a", "b\r\nc"), reset},
+		{"zero byte", connect("a", "b\x00c"), reset},
+		{"blank in the method", []string{":method", "CON NECT", ":authority", "a:1"}, reset},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			handle := func(_ context.Context, s *Stream) { s.Reject(400) }
@@ -137,10 +136,6 @@ func TestServerRequests(t *testing.T) {
 					p.wantReset(1, http2.ErrCodeNo)
 				case reset:
 					p.wantReset(1, http2.ErrCodeProtocol)
-				case gone:
-					p.wantGoAway(0, http2.ErrCodeProtocol)
-					p.wantClosed()
-					return
 				}
 				p.wantAlive()
 			})
@@ -230,20 +225,68 @@ func TestServerStreamLimit(t *testing.T) {
 
 // Streams that are reset while their handlers are busy count until those are done.
 func TestServerPendingResets(t *testing.T) {
-	var release chan struct{}
-	busy := func(context.Context, *Stream) { <-release }
-	serverTest(t, nil, busy, func(t *testing.T, sc *ServerConn, p *script, served <-chan error) {
-		release = make(chan struct{})
-		for i := range uint32(201) {
-			p.writeConnect(2*i + 1)
-			p.must(p.fr.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
-		}
-		if code, err := p.goAway(); err != nil || code != http2.ErrCodeEnhanceYourCalm {
-			t.Errorf("GOAWAY %v, %v, want ENHANCE_YOUR_CALM", code, err)
-		}
-		close(release)
-		<-served
-	})
+	for name, reset := range map[string]func(p *script, id uint32) error{
+		"by the peer": func(p *script, id uint32) error { return p.fr.WriteRSTStream(id, http2.ErrCodeCancel) },
+		"provoked":    func(p *script, id uint32) error { return p.fr.WriteWindowUpdate(id, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var release chan struct{}
+			busy := func(context.Context, *Stream) { <-release }
+			m := &Metrics{}
+			serverTest(t, &Config{Metrics: m}, busy, func(t *testing.T, sc *ServerConn, p *script, served <-chan error) {
+				release = make(chan struct{})
+				for i := range uint32(200) {
+					p.writeConnect(2*i + 1)
+					synctest.Wait() // its handler runs
+					p.must(reset(p, 2*i+1))
+				}
+				synctest.Wait()
+				if n := m.ResetFloods.Load(); n != 0 {
+					t.Errorf("%d floods after 200 resets, want none", n)
+				}
+				p.writeConnect(401)
+				synctest.Wait()
+				p.must(reset(p, 401))
+				start := time.Now()
+				if code, err := p.goAway(); err != nil || code != http2.ErrCodeEnhanceYourCalm {
+					sc.c.mu.Lock()
+					t.Errorf("GOAWAY %v, %v after %v with %d pending, want ENHANCE_YOUR_CALM", code, err, time.Since(start), sc.pending)
+					sc.c.mu.Unlock()
+				}
+				close(release)
+				<-served
+			})
+		})
+	}
+}
+
+// A stream that is reset before its handler begins has none.
+func TestServerAbandoned(t *testing.T) {
+	for name, reset := range map[string]func(p *script, id uint32) error{
+		"by the peer": func(p *script, id uint32) error { return p.fr.WriteRSTStream(id, http2.ErrCodeCancel) },
+		"provoked":    func(p *script, id uint32) error { return p.fr.WriteWindowUpdate(id, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var begun []func() // handlers, in the order of their streams
+			handled := 0
+			cfg := &Config{Go: func(task func()) { begun = append(begun, task) }}
+			count := func(_ context.Context, s *Stream) { handled++; _ = s.Reject(503) }
+			serverTest(t, cfg, count, func(t *testing.T, sc *ServerConn, p *script, served <-chan error) {
+				p.writeConnect(1)
+				p.must(reset(p, 1))
+				p.writeConnect(3)
+				synctest.Wait()
+				for _, run := range begun {
+					run()
+				}
+				if handled != 1 || len(begun) != 2 {
+					t.Errorf("%d of %d streams were handled, want 1 of 2", handled, len(begun))
+				}
+				p.must(p.conn.Close())
+				<-served
+			})
+		})
+	}
 }
 
 func TestServerResetFlood(t *testing.T) {

@@ -183,6 +183,9 @@ func (s *Stream) Reject(status int) error {
 	reset := !s.recvClosed
 	s.sendClosed = true
 	c.removeLocked(s, &streamEnd{cause: relay.ErrWriteZero})
+	if reset {
+		c.closed.giveUp(s.id)
+	}
 	c.mu.Unlock()
 	b := append(c.scratch[:0], make([]byte, frameHeader)...)
 	b = appendResponse(b, status, nil)
@@ -211,6 +214,9 @@ func (s *Stream) reset(code http2.ErrCode, err error) {
 	open := s.openLocked()
 	if open {
 		c.removeLocked(s, &streamEnd{cause: err, read: err, close: err})
+		if !s.recvClosed {
+			c.closed.giveUp(s.id)
+		}
 	}
 	c.mu.Unlock()
 	if open {
@@ -313,10 +319,12 @@ func (s *Stream) abandon(err error) {
 	}
 	r := s.relay
 	idle := r != nil && !s.draining
+	dropped := 0
 	if !s.draining {
-		s.q.drop()
+		dropped = s.q.drop()
 	}
 	s.mu.Unlock()
+	s.c.dequeued(dropped)
 	if idle {
 		r.endDown(err)
 	}

@@ -69,6 +69,14 @@ func (e *prefaceError) Error() string        { return e.err.Error() }
 func (e *prefaceError) Unwrap() error        { return e.err }
 func (e *prefaceError) RejectReason() string { return string(connection.ReasonHandshakeTimeout) }
 
+// floodError is an authenticated peer that was cut off for doing too much of
+// what costs it nothing.
+type floodError struct{ err error }
+
+func (e *floodError) Error() string        { return e.err.Error() }
+func (e *floodError) Unwrap() error        { return e.err }
+func (e *floodError) RejectReason() string { return string(connection.ReasonFlood) }
+
 // limitError is a connection above a limit of the pod.
 type limitError struct {
 	what string

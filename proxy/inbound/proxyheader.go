@@ -17,6 +17,10 @@ const (
 	proxyTCPv6       = 0x21
 	proxyUnspecified = 0x01 // a stream whose addresses cannot be given
 	tlvIdentity      = 0xD0
+
+	// maxIdentity is the longest SPIFFE ID that there may be. A longer one, which
+	// no CA of a mesh signs, could make the lengths of the header overflow.
+	maxIdentity = 2048
 )
 
 // writeProxyHeader tells an application behind an application tunnel who the
@@ -29,7 +33,8 @@ func writeProxyHeader(app net.Conn, src, dst netip.AddrPort, peer string) error 
 }
 
 // proxyHeader is the header for a connection from src to dst. Addresses of two
-// families cannot be expressed and are left out; so is an empty peer.
+// families cannot be expressed and are left out; so is a peer that is empty or too
+// long.
 func proxyHeader(src, dst netip.AddrPort, peer string) []byte {
 	family, addresses := byte(proxyUnspecified), []byte(nil)
 	if src.Addr().Is4() == dst.Addr().Is4() {
@@ -43,7 +48,7 @@ func proxyHeader(src, dst netip.AddrPort, peer string) []byte {
 		addresses = binary.BigEndian.AppendUint16(addresses, dst.Port())
 	}
 	var tlv []byte
-	if peer != "" {
+	if peer != "" && len(peer) <= maxIdentity {
 		tlv = append(tlv, tlvIdentity)
 		tlv = binary.BigEndian.AppendUint16(tlv, uint16(len(peer)))
 		tlv = append(tlv, peer...)

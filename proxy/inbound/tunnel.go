@@ -59,6 +59,8 @@ func (s *Server) handleTunnel(ctx context.Context, conn *net.TCPConn) {
 	case err == nil:
 	case preface && timeout:
 		s.reject(src, dst, &prefaceError{err})
+	case hbone.Flood(err):
+		s.reject(src, dst, &floodError{err})
 	default:
 		s.Log.Debug("an HBONE connection ended with an error", "peer", src, "error", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/net/http2"
+
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity/identitytest"
 	"ztunnel/proxy/inbound"
@@ -85,6 +87,23 @@ func TestTunnel_SilentClient(t *testing.T) {
 			p.rejected(t, connection.ReasonHandshakeTimeout, nil)
 		})
 	}
+}
+
+// A client that floods its tunnel is cut off, counted and logged once.
+func TestTunnel_Flood(t *testing.T) {
+	p := newPod(t, nil)
+	c := tls.Client(proxytest.Dial(t, clientIP, p.hboneAddr()), p.clientTLS(t, clientID))
+	flood := []byte(http2.ClientPreface)
+	flood = append(flood, 0, 0, 0, byte(http2.FrameSettings), 0, 0, 0, 0, 0)
+	for range 300 {
+		flood = append(flood, 0, 0, 8, byte(http2.FramePing), 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+	}
+	if _, err := c.Write(flood); err != nil {
+		t.Fatal(err)
+	}
+	_ = proxytest.Ended(c)
+	contains(t, p.access.Wait(t, "WARN connection failed"), "detected excessive load generating behavior")
+	p.rejected(t, connection.ReasonFlood, connectiontest.Labels{"destination_workload": "web-controller"})
 }
 
 func TestTunnel_NoCertificateOfOurOwn(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -127,5 +128,65 @@ func TestRetire(t *testing.T) {
 	}
 	if err := Retire(ln); err == nil {
 		t.Error("Retire() of a closed listener = nil, want an error")
+	}
+}
+
+// While a listener is retired, whoever shares its port gets all that is new, and
+// the next one that comes its share again.
+func TestRetire_SharedPort(t *testing.T) {
+	needs.Root(t)
+	listen := func(addr string) *net.TCPListener {
+		t.Helper()
+		ln, _, err := NewFactory(Config{ReusePort: true, Log: slog.New(slog.DiscardHandler)}).Listen(t.Context(), netip.MustParseAddrPort(addr), new(bool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		return ln
+	}
+	// dials returns how many of 40 connections came to each.
+	const n = 40
+	dials := func(listeners ...*net.TCPListener) (got []int) {
+		t.Helper()
+		for range n {
+			d := net.Dialer{Timeout: 500 * time.Millisecond} // less than the time of a second try
+			c, err := d.DialContext(t.Context(), "tcp", listeners[0].Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Close()
+		}
+		for _, ln := range listeners {
+			accepted := 0
+			for {
+				_ = ln.SetDeadline(time.Now().Add(50 * time.Millisecond))
+				c, err := ln.AcceptTCP()
+				if err != nil {
+					break
+				}
+				_ = c.Close()
+				accepted++
+			}
+			got = append(got, accepted)
+		}
+		return got
+	}
+	old := listen("127.0.0.1:0")
+	next := listen(old.Addr().String())
+	for range 2 {
+		if got := dials(old, next); got[0] == 0 || got[1] == 0 || got[0]+got[1] != n {
+			t.Errorf("two listeners got %d connections, want a share of %d for each", got, n)
+		}
+		if err := Retire(old); err != nil {
+			t.Fatal(err)
+		}
+		if got := dials(old, next); got[0] != 0 || got[1] != n {
+			t.Errorf("the one that is retired and the other got %d connections, want 0 and %d", got, n)
+		}
+		_ = old.Close()
+		if got := dials(next); got[0] != n {
+			t.Errorf("the other got %d connections, want %d", got[0], n)
+		}
+		old, next = next, listen(next.Addr().String())
 	}
 }

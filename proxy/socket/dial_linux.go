@@ -31,10 +31,18 @@ func (f *Factory) Dial(ctx context.Context, local netip.Addr, dst netip.AddrPort
 	if local.IsValid() && local.Is4() != dst.Addr().Is4() {
 		return nil, fmt.Errorf("dial %s from %s: %w", dst, local, os.NewSyscallError("connect", unix.EAFNOSUPPORT))
 	}
+	var t turn
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer t.end()
 	d := net.Dialer{
 		Timeout:   f.timeout,
 		KeepAlive: -1,
-		Control:   func(network, _ string, c syscall.RawConn) error { return f.prepareDial(network, local, c) },
+		Control: func(network, _ string, c syscall.RawConn) error {
+			defer t.end() // what follows is waiting
+			return f.prepareDial(network, local, dst, c)
+		},
 	}
 	d.SetMultipathTCP(false)
 	c, err := d.DialContext(ctx, "tcp", dst.String())
@@ -64,8 +72,8 @@ func isNetTimeout(err error) bool {
 	return !kernel
 }
 
-// prepareDial sets the options of a socket that is about to connect.
-func (f *Factory) prepareDial(network string, local netip.Addr, c syscall.RawConn) error {
+// prepareDial sets the options of a socket and begins to connect it.
+func (f *Factory) prepareDial(network string, local netip.Addr, dst netip.AddrPort, c syscall.RawConn) error {
 	var inner error
 	err := c.Control(func(p uintptr) {
 		fd := int(p)
@@ -81,6 +89,7 @@ func (f *Factory) prepareDial(network string, local netip.Addr, c syscall.RawCon
 			f.bindSource(fd, local)
 		}
 		setKeepalive(fd, &f.cfg.Keepalive)
+		inner = startConnect(fd, dst)
 	})
 	if err != nil {
 		return err

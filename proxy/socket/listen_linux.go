@@ -110,6 +110,9 @@ func (f *Factory) finishListener(ln *net.TCPListener, transparent *bool) (bool, 
 		if inner = os.NewSyscallError("listen", unix.Listen(fd, backlog)); inner != nil {
 			return
 		}
+		if f.cfg.ReusePort {
+			share(fd)
+		}
 		if transparent != nil && !*transparent {
 			return
 		}

@@ -3,6 +3,7 @@ package socket
 import (
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,14 +55,10 @@ func SetNotSentLowat(c *net.TCPConn, bytes int) error {
 }
 
 // control runs fn with the descriptor of c, which is not closed meanwhile.
-func control(c *net.TCPConn, fn func(fd int) error) error {
+func control(c syscall.Conn, fn func(fd int) error) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var inner error
-	if err := rc.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
+	return controlRaw(rc, fn)
 }

@@ -19,8 +19,10 @@ func (f *Factory) ListenPacket(ctx context.Context, addr netip.AddrPort) (*net.U
 		return controlRaw(c, func(fd int) error { return f.preparePacket(fd, addr) })
 	}}
 	var c net.PacketConn
-	err := f.Visit(func(*Factory) (err error) {
-		c, err = lc.ListenPacket(ctx, "udp"+familySuffix(addr), addr.String())
+	err := f.Visit(func(in *Factory) (err error) {
+		if c, err = lc.ListenPacket(ctx, "udp"+familySuffix(addr), addr.String()); err == nil && in.cfg.ReusePort {
+			err = control(c.(syscall.Conn), func(fd int) error { share(fd); return nil })
+		}
 		return err
 	})
 	if err != nil {

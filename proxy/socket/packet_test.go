@@ -1,11 +1,13 @@
 package socket
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,5 +136,70 @@ func TestFactoryHoldsNoDescriptor(t *testing.T) {
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors with %d factories, %d with one", after, len(factories), before)
+	}
+}
+
+// A socket that yields gets no packets while there is another one, and the next
+// one that comes has its share again.
+func TestYield(t *testing.T) {
+	listen := func(addr string) *net.UDPConn {
+		t.Helper()
+		c, err := NewFactory(Config{ReusePort: true, Log: slog.New(slog.DiscardHandler)}).ListenPacket(t.Context(), netip.MustParseAddrPort(addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	// packets returns how many of 40 came to each.
+	const n = 40
+	packets := func(conns ...*net.UDPConn) (got []int) {
+		t.Helper()
+		for range n { // each from a port of its own
+			c, err := (&net.Dialer{}).DialContext(t.Context(), "udp", conns[0].LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.Close()
+		}
+		for _, c := range conns {
+			came := 0
+			for ; ; came++ {
+				_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					break
+				}
+			}
+			got = append(got, came)
+		}
+		return got
+	}
+	old := listen("127.0.0.1:0")
+	if err := Yield(old); err != nil {
+		t.Fatal(err)
+	}
+	if got := packets(old); got[0] != n {
+		t.Errorf("the only socket got %d packets, want %d", got[0], n)
+	}
+	next := listen(old.LocalAddr().String())
+	for range 2 {
+		if got := packets(old, next); got[0] == 0 || got[1] == 0 || got[0]+got[1] != n {
+			t.Errorf("two sockets got %d packets, want a share of %d for each", got, n)
+		}
+		if err := Yield(old); err != nil {
+			t.Fatal(err)
+		}
+		if got := packets(old, next); got[0] != 0 || got[1] != n {
+			t.Errorf("the one that yields and the other got %d packets, want 0 and %d", got, n)
+		}
+		_ = old.Close()
+		old, next = next, listen(next.LocalAddr().String())
+	}
+	_ = old.Close()
+	if err := Yield(old); err == nil {
+		t.Error("Yield of a closed socket = nil, want an error")
 	}
 }

@@ -164,7 +164,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 		"ServiceByHostname": func() { s.ServiceByHostname(web.Hostname, "x", true) },
 		"Service":           func() { s.Service(web) },
 		"Endpoints":         func() { s.Endpoints(svc) },
-		"Changed":           func() { s.Changed() },
+		"LocalChanged":      func() { s.LocalChanged() },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s allocates %v times, want 0", name, n)
@@ -180,7 +180,7 @@ func TestConcurrentReaders(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			for {
-				changed := s.Changed()
+				changed := s.LocalChanged()
 				w := s.Workload("", ip("10.0.0.1"))
 				if svc := s.ServiceByVIP("", ip("10.1.0.1"), "shop", true); svc != nil {
 					// The batches add and remove the pair together, so no reader may see one of them.

@@ -22,6 +22,8 @@ type index struct {
 	overlap    map[NetworkAddress][]*record // all of them, for addresses with more than one
 	byHostname records[NamespacedHostname]  // workloads that have a hostname
 	byInfo     records[Info]                // local workloads
+	// touchedLocal is set by every change of those.
+	touchedLocal bool
 
 	services map[NamespacedHostname]*entry // known services, and those that only endpoints speak of
 	byHost   map[string][]*entry           // known services, in the order of their first storing
@@ -251,7 +253,11 @@ func (ix *index) linkNames(r *record) {
 	if r.w.Hostname != "" && ix.byHostname.add(r.w.hostname(), r) {
 		ix.collided = true
 	}
-	if ix.isLocal(r.w) && ix.byInfo.add(r.w.Info(), r) {
+	if !ix.isLocal(r.w) {
+		return
+	}
+	ix.touchedLocal = true
+	if ix.byInfo.add(r.w.Info(), r) {
 		ix.collided = true
 	}
 }
@@ -261,6 +267,7 @@ func (ix *index) unlinkNames(r *record) {
 		removeOne(ix.byHostname, r.w.hostname(), r)
 	}
 	if ix.isLocal(r.w) {
+		ix.touchedLocal = true
 		removeOne(ix.byInfo, r.w.Info(), r)
 	}
 }

@@ -29,7 +29,7 @@ type Store struct {
 
 	mu      sync.RWMutex
 	ix      *index                // replaced as a whole by Replace
-	changed chan struct{}         // closed at the next change
+	changed chan struct{}         // closed at the next change of a local workload
 	waiting map[Info]*localWaiter // callers of WaitLocal
 
 	sorting sync.Mutex // held while classes are made, below mu
@@ -142,6 +142,7 @@ func (s *Store) Replace(workloads []*Workload, services []*Service, endpoints ma
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ix = ix
+	s.ix.touchedLocal = true // perhaps
 	s.notify()
 }
 
@@ -158,8 +159,12 @@ func (s *Store) reportSANs(services []*Service) {
 	}
 }
 
-// notify wakes those who wait for a change. The caller holds the lock.
+// notify wakes those who wait for a change of local workloads, if there was one. The caller holds the lock.
 func (s *Store) notify() {
+	if !s.ix.touchedLocal {
+		return
+	}
+	s.ix.touchedLocal = false
 	close(s.changed)
 	s.changed = make(chan struct{})
 	for info, w := range s.waiting {
@@ -170,9 +175,9 @@ func (s *Store) notify() {
 	}
 }
 
-// Changed returns a channel that is closed at the next change of anything. To miss none, ask for it before reading, and
-// again after each close.
-func (s *Store) Changed() <-chan struct{} {
+// LocalChanged returns a channel that is closed at the next change of a workload of this node: of those of the others there may
+// be thousands in a second. To miss none, ask for it before reading, and again after each close.
+func (s *Store) LocalChanged() <-chan struct{} {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.changed

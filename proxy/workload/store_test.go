@@ -157,7 +157,7 @@ func TestServiceVIPsFollowUpdate(t *testing.T) {
 func TestRemovalOfUnknown(t *testing.T) {
 	s := NewStore(Config{})
 	put(s, pod("c//Pod/shop/a", "10.0.0.1", web), service(web, "10.1.0.1"))
-	changed := s.Changed()
+	changed := s.LocalChanged()
 	s.Apply(Update{
 		Removed: []string{"/invalid", "none", "c//Pod/shop/gone", "shop/gone"}, RemovedWorkloads: []string{"x"},
 		RemovedServices: []NamespacedHostname{{"a", "b"}},
@@ -166,7 +166,7 @@ func TestRemovalOfUnknown(t *testing.T) {
 	wantWorkload(t, s, "10.0.0.1", "c//Pod/shop/a")
 	select {
 	case <-changed:
-		t.Errorf("Changed() is closed by removals of what was not there")
+		t.Errorf("LocalChanged() is closed by removals of what was not there")
 	default:
 	}
 	s.Apply(Update{Removed: []string{"c//Pod/shop/a"}})
@@ -403,7 +403,7 @@ func TestLookups(t *testing.T) {
 func TestReplace(t *testing.T) {
 	s := NewStore(Config{})
 	put(s, pod("old", "10.0.0.1", web), service(web, "10.1.0.1"))
-	changed := s.Changed()
+	changed := s.LocalChanged()
 	s.Replace([]*Workload{pod("new", "10.0.0.2", web)}, []*Service{service(web, "10.1.0.2")},
 		map[NamespacedHostname][]StaticEndpoint{web: {{Key: "new2", WorkloadUID: "new"}}})
 	<-changed

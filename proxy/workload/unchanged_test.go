@@ -90,11 +90,11 @@ func TestUnchangedStays(t *testing.T) {
 	s := NewStore(Config{})
 	a, b, svc := pod("a", "10.0.0.1", web), pod("b", "10.0.0.2", web), service(web, "10.1.0.1")
 	put(s, a, b, svc)
-	list, changed := s.Endpoints(svc), s.Changed()
+	list, changed := s.Endpoints(svc), s.LocalChanged()
 	put(s, copyOf(a), copyOf(b), copyOf(svc))
 	select {
 	case <-changed:
-		t.Error("Changed is closed though nothing has changed")
+		t.Error("LocalChanged is closed though nothing has changed")
 	default:
 	}
 	if s.WorkloadByUID("a") != a || s.Service(web) != svc {
@@ -146,5 +146,40 @@ func TestWithout(t *testing.T) {
 	}
 	if got := without(list, func(int) bool { return false }); &got[0] != &list[0] {
 		t.Error("a list of which all remains was copied")
+	}
+}
+
+// What changes elsewhere wakes nobody, unless it comes here or was here.
+func TestLocalChanged(t *testing.T) {
+	s := NewStore(Config{NodeName: "here"})
+	at := func(uid, node string) *Workload {
+		w := pod(uid, "10.0.0.1", web)
+		w.Node = node
+		return w
+	}
+	put(s, at("a", "elsewhere"), at("b", "here"))
+	for _, tc := range []struct {
+		name   string
+		update Update
+		want   bool
+	}{
+		{"another node's", Update{Workloads: []*Workload{at("c", "elsewhere")}}, false},
+		{"a service", Update{Services: []*Service{service(web, "10.1.0.1")}}, false},
+		{"another node's goes", Update{RemovedWorkloads: []string{"c"}}, false},
+		{"it comes here", Update{Workloads: []*Workload{at("a", "here")}}, true},
+		{"it leaves again", Update{Workloads: []*Workload{at("a", "elsewhere")}}, true},
+		{"this node's goes", Update{RemovedWorkloads: []string{"b"}}, true},
+	} {
+		changed := s.LocalChanged()
+		s.Apply(tc.update)
+		got := false
+		select {
+		case <-changed:
+			got = true
+		default:
+		}
+		if got != tc.want {
+			t.Errorf("%s: LocalChanged is closed: %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -298,6 +299,30 @@ func TestReject(t *testing.T) {
 	c.advance(time.Hour)
 	s.want(t, 0, 0, famRejected, "destination_workload=server")
 	s.want(t, 1, 1, famRejected, "reason=self_call")
+}
+
+// Whoever provokes refusals cannot fill the log with them.
+func TestReject_LogFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &lines{}
+		r := NewRecorder(Config{Log: slog.New(h)})
+		s := newScraper(t, r)
+		reject := func(n int) {
+			for range n {
+				r.Reject(&Rejection{Reporter: Destination, Reason: ReasonTLSHandshake})
+			}
+		}
+		reject(rejectBurst + 500)
+		if got := len(h.take()); got != rejectBurst {
+			t.Errorf("%d lines, want %d", got, rejectBurst)
+		}
+		time.Sleep(time.Second)
+		reject(1)
+		if got := h.take(); len(got) != 1 || !strings.HasSuffix(got[0], " suppressed=500") {
+			t.Errorf("log: %q, want a line that tells of 500", got)
+		}
+		s.want(t, rejectBurst+501, 1, famRejected, "reason=tls_handshake")
+	})
 }
 
 // The stages and the policy of a record can be read back.

@@ -60,8 +60,11 @@ func (r *Recorder) logComplete(c *Record, now time.Time, err error) {
 }
 
 func (r *Recorder) logRejected(j *Rejection) {
-	if r.log.Enabled(context.Background(), slog.LevelWarn) {
-		r.emit(r.now(), slog.LevelWarn, msgFailed, &rejectionLine{j.Src, j.Dst, j.Reporter, j.Err})
+	if !r.log.Enabled(context.Background(), slog.LevelWarn) {
+		return
+	}
+	if suppressed, ok := r.rejects.lines.Allow(); ok {
+		r.emit(r.now(), slog.LevelWarn, msgFailed, &rejectionLine{j.Src, j.Dst, j.Reporter, j.Err, suppressed})
 	}
 }
 
@@ -150,6 +153,8 @@ type rejectionLine struct {
 	src, dst netip.AddrPort
 	reporter Reporter
 	err      error
+	// suppressed is how many such lines were left out before this one.
+	suppressed uint64
 }
 
 // LogFields implements [logging.Fields].
@@ -164,6 +169,9 @@ func (l *rejectionLine) write(f fields) {
 	f.String("direction", l.reporter.direction())
 	if l.err != nil {
 		f.String("error", l.err.Error())
+	}
+	if l.suppressed > 0 {
+		f.Uint("suppressed", l.suppressed)
 	}
 }
 

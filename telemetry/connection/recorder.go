@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"ztunnel/telemetry/logging"
 )
 
 // DefaultMaxSeries is the limit of label sets per family unless configured.
@@ -89,6 +91,7 @@ func NewRecorder(cfg Config) *Recorder {
 		r.maxSeries = DefaultMaxSeries
 	}
 	r.rejects.counts = map[rejectKey]*rejectCount{}
+	r.rejects.lines = logging.NewLimiter(rejectLines, rejectBurst)
 	now := r.now()
 	r.since = now
 	for i := range r.shards {

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"ztunnel/telemetry/logging"
 )
 
 // rejectKey are the labels of a count of refusals.
@@ -18,14 +20,22 @@ type rejectCount struct {
 	last time.Time
 }
 
+// The lines about refusals: so many at once, and then one each interval.
+const (
+	rejectBurst = 1000
+	rejectLines = 10 * time.Millisecond
+)
+
 // rejects counts refusals. Those of a workload disappear like its series.
 type rejects struct {
+	lines  *logging.Limiter
 	mu     sync.Mutex
 	counts map[rejectKey]*rejectCount
 }
 
 // Reject counts a connection that is refused before it was understood, and
-// writes the line "connection failed".
+// writes the line "connection failed". Anybody who can reach a port can cause
+// such lines: beyond a rate they are left out, and their number is in the next.
 func (r *Recorder) Reject(j *Rejection) {
 	if r == nil {
 		return

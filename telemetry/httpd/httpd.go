@@ -48,8 +48,10 @@ type Config struct {
 	Handler http.Handler
 	// Log gets the beginning and the end of each listener.
 	Log *slog.Logger
-	// MaxConns is how many connections may be open; further ones are closed at
-	// once and counted. 0 is 256.
+	// MaxConns is how many connections may be open. For a further one on a
+	// socket, the one that has waited longest for its client to send a request
+	// is closed; if there is none, and on tunnels, the new one. Either is
+	// counted. 0 is 256.
 	MaxConns int
 }
 
@@ -58,6 +60,7 @@ type Server struct {
 	cfg     Config
 	conns   atomic.Int64
 	refused atomic.Uint64
+	waiting waiting
 
 	drain    sync.Once
 	draining chan struct{} // closed by Drain
@@ -76,7 +79,8 @@ func New(cfg Config) *Server {
 // would hold up a process that wants to end.
 func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
 
-// Refused is how many connections were closed because too many were open.
+// Refused is how many connections were closed because too many were open, new
+// ones and those that waited.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
 
 // Listen opens a TCP listener for pages. The wildcard address of IPv6 takes
@@ -97,7 +101,8 @@ func Listen(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	var conns sync.WaitGroup
 	srv := s.server(ctx)
-	srv.ConnState = func(_ net.Conn, state http.ConnState) {
+	srv.ConnState = func(conn net.Conn, state http.ConnState) {
+		s.waiting.note(conn.(*counted), state == http.StateNew || state == http.StateIdle)
 		switch state {
 		case http.StateNew: // before Serve of the listener can return
 			conns.Add(1)
@@ -146,6 +151,7 @@ var ErrTooManyConns = errors.New("too many connections")
 // returned and conn is closed when it returns.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	if !s.enter() {
+		s.refused.Add(1)
 		conn.Close()
 		return ErrTooManyConns
 	}
@@ -177,7 +183,6 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 func (s *Server) enter() bool {
 	if s.conns.Add(1) > int64(s.cfg.MaxConns) {
 		s.conns.Add(-1)
-		s.refused.Add(1)
 		return false
 	}
 	return true
@@ -213,9 +218,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		panic(http.ErrAbortHandler) // ends the connection
 	}()
-	if r.ProtoMajor != 1 { // the preface of HTTP/2 gets through to handlers
+	if r.ProtoMajor != 1 { // like the preface of HTTP/2: it gets through to handlers
 		w.Header().Set("Connection", "close")
-		w.WriteHeader(http.StatusHTTPVersionNotSupported)
+		w.WriteHeader(http.StatusBadRequest) // as the reference
 		return
 	}
 	if r.ContentLength != 0 { // nobody reads it, but it must come to an end
@@ -228,45 +233,6 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // ExtendWrite gives an answer its time from now on, and extra in addition.
 func ExtendWrite(w http.ResponseWriter, extra time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout + extra)) // a connection without deadlines has none
-}
-
-// limited closes connections beyond the limit of the server.
-type limited struct {
-	net.Listener
-	server *Server
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.server.enter() {
-			return &counted{Conn: conn, server: l.server}, nil
-		}
-		conn.Close()
-	}
-}
-
-// counted leaves the count of its server when it is closed.
-type counted struct {
-	net.Conn
-	server *Server
-	once   sync.Once
-}
-
-func (c *counted) Close() error {
-	c.once.Do(func() { c.server.conns.Add(-1) })
-	return c.Conn.Close()
-}
-
-// CloseWrite lets net/http end a connection without losing what it wrote.
-func (c *counted) CloseWrite() error {
-	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
-	}
-	return errors.ErrUnsupported
 }
 
 // single is a listener with one connection; it ends with it.

@@ -168,43 +168,73 @@ func TestHeaderLimits(t *testing.T) {
 	}
 }
 
-// HTTP/2 with prior knowledge is not spoken.
-func TestNoHTTP2(t *testing.T) {
+// Other versions are not spoken, nor HTTP/2 with prior knowledge.
+func TestOtherVersions(t *testing.T) {
 	addr, _, _ := serve(t, Config{Handler: hello})
-	conn := dial(t, addr)
-	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	b, _ := io.ReadAll(conn)
-	if !strings.HasPrefix(string(b), "HTTP/1.1 4") && !strings.HasPrefix(string(b), "HTTP/1.1 505") {
-		t.Errorf("got %q, want an HTTP/1.1 error", b)
+	for _, request := range []string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET / HTTP/0.9\r\n\r\n"} {
+		conn := dial(t, addr)
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(conn)
+		if !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
+			t.Errorf("the answer to %q is %q, want 400", request, b)
+		}
 	}
 }
 
+// A connection too many takes the place of the one that has waited longest for
+// a request, but of none that is answered.
 func TestTooManyConns(t *testing.T) {
-	addr, s, _ := serve(t, Config{Handler: hello, MaxConns: 1})
-	first := dial(t, addr)
-	if status, _ := ask(t, first, get); status != 200 {
-		t.Fatalf("status = %d, want 200", status)
-	}
-	second := dial(t, addr)
-	if _, err := io.ReadAll(second); err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("second connection: %v, want it closed", err)
-	}
-	if got := s.Refused(); got != 1 {
-		t.Errorf("Refused() = %d, want 1", got)
-	}
-	if status, _ := ask(t, first, get); status != 200 {
-		t.Errorf("status of the first = %d, want 200", status)
-	}
-	first.Close()
-	for deadline := time.Now().Add(5 * time.Second); s.conns.Load() != 0; {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections after the end, want 0", s.conns.Load())
+	release := make(chan struct{})
+	busy := make(chan struct{})
+	addr, s, stop := serve(t, Config{MaxConns: 3, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			busy <- struct{}{}
+			<-release
+		}
+		hello(w, r)
+	})})
+	wantClosed := func(what string, conn net.Conn) {
+		t.Helper()
+		if _, err := io.ReadAll(conn); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%s: %v, want it closed", what, err)
 		}
 	}
-	if status, _ := ask(t, dial(t, addr), get); status != 200 {
-		t.Errorf("status after that = %d, want 200", status)
+	const getBusy = "GET /busy HTTP/1.1\r\nHost: h\r\n\r\n"
+	idle := dial(t, addr)
+	if status, _ := ask(t, idle, get); status != 200 {
+		t.Fatalf("status = %d, want 200", status)
+	}
+	slow := dial(t, addr)
+	if _, err := io.WriteString(slow, "GET / HTTP/1.1\r\nSlow: "); err != nil {
+		t.Fatal(err)
+	}
+	var working []net.Conn
+	for range 3 { // the second takes the place of idle, the third that of slow
+		conn := dial(t, addr)
+		if _, err := io.WriteString(conn, getBusy); err != nil {
+			t.Fatal(err)
+		}
+		<-busy
+		working = append(working, conn)
+	}
+	wantClosed("idle connection", idle)
+	wantClosed("slow connection", slow)
+	wantClosed("connection beside busy ones", dial(t, addr))
+	if got := s.Refused(); got != 3 {
+		t.Errorf("Refused() = %d, want 3", got)
+	}
+	close(release)
+	for _, conn := range working {
+		if status, _ := ask(t, conn, ""); status != 200 {
+			t.Errorf("status of a busy connection = %d, want 200", status)
+		}
+		conn.Close()
+	}
+	stop()
+	if open, waiting := s.conns.Load(), s.waiting.conns.Len(); open != 0 || waiting != 0 {
+		t.Errorf("%d connections after the end, of which %d wait, want none", open, waiting)
 	}
 }
 

@@ -356,16 +356,16 @@ func appendJSON(b []byte, s string) []byte {
 	return append(b, s[start:]...)
 }
 
-// appendMessage writes a message as it is, line breaks included, but without
-// what would disturb the columns or a terminal.
-func appendMessage(b []byte, s string) []byte {
+// appendMessage writes a message as it is, with its line breaks if they are
+// wanted, but without what would disturb the columns or a terminal.
+func appendMessage(b []byte, s string, lines bool) []byte {
 	s, cut := cutString(s)
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\ufffd")
 	}
 	start := 0
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; (c < ' ' && c != '\n') || c == 0x7f {
+		if c := s[i]; (c < ' ' && (!lines || c != '\n')) || c == 0x7f {
 			b = append(b, s[start:i]...)
 			b = appendDebug(b, s[i:i+1])
 			start = i + 1

@@ -22,6 +22,7 @@ type handler struct {
 	spans []byte // formatted: ":name{k=v}" in text, `,"name":{"k":"v"}` in JSON
 	attrs []byte // formatted fields of WithAttrs
 	group string // before the keys of the next attributes: "a.b."
+	lines bool   // messages may have line breaks
 }
 
 // maxPooled is the size of the largest buffer that is kept for other lines.
@@ -91,7 +92,7 @@ func (h *handler) beginText(e *Encoder, t time.Time, level int, message string) 
 	e.buf = append(e.buf, h.spans...)
 	e.buf = append(e.buf, '\t')
 	if message != "" {
-		e.buf = appendMessage(e.buf, message)
+		e.buf = appendMessage(e.buf, message, h.lines)
 		e.buf = append(e.buf, '\t')
 	}
 }
@@ -131,6 +132,19 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	h2 := *h
 	h2.group += name + "."
 	return &h2
+}
+
+// Multiline is a logger whose messages keep their line breaks in text, for text of
+// our own such as the configuration. In all other messages they are escaped: what
+// a peer says in an error must not look like a line of the log.
+func Multiline(l *slog.Logger) *slog.Logger {
+	h, ok := l.Handler().(*handler)
+	if !ok {
+		return l
+	}
+	h2 := *h
+	h2.lines = true
+	return slog.New(&h2)
 }
 
 // WithSpan is a logger whose lines are marked as part of something that is

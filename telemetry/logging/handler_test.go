@@ -85,6 +85,7 @@ func someLines(l *Logging) {
 		slog.Any("nil", nil), slog.Any("list", []int{1, 2}), slog.Any("bytes", []byte("b")), slog.Any("panics", stringer{none}),
 		slog.Any("bare with space", bareText("a b")), slog.Any("pointer", &netip.AddrPort{}), slog.Attr{})
 	emit(inbound, slog.LevelError, "message with \"quotes\",\ttab and\nline")
+	emit(Multiline(inbound), slog.LevelInfo, "message with \ttab and\nline of its own")
 	emit(inbound, slog.LevelInfo, "invalid \xff text", slog.String("s", "\xff"))
 }
 
@@ -255,8 +256,11 @@ func FuzzEscapes(f *testing.F) {
 		if strings.ContainsAny(debug, "\n\r\t\x00") || strings.Contains(strings.ReplaceAll(strings.ReplaceAll(debug, `\\`, ""), `\"`, ""), `"`) {
 			t.Errorf("appendDebug(%q) = %q, want no quote and no control character", value, debug)
 		}
-		if text := string(appendMessage(nil, message)); strings.ContainsAny(text, "\t\r\x00\x1b") {
+		if text := string(appendMessage(nil, message, false)); strings.ContainsAny(text, "\n\t\r\x00\x1b") {
 			t.Errorf("appendMessage(%q) = %q, want no control character", message, text)
+		}
+		if text := string(appendMessage(nil, message, true)); strings.ContainsAny(text, "\t\r\x00\x1b") {
+			t.Errorf("appendMessage(%q) with lines = %q, want no control character but line breaks", message, text)
 		}
 	})
 }

@@ -5,6 +5,12 @@
 //	mesh [-bin ZTUNNEL] -up               only build it, for exploring
 //	mesh [-bin ZTUNNEL] -measure updates  latency while xDS changes 1,000 times a second
 //	mesh [-bin ZTUNNEL] -measure soak     hours of pods that come and go
+//	mesh [-bin ZTUNNEL] -measure upgrades what is lost while ztunnels are replaced
+//	mesh [-bin ZTUNNEL] -measure attacks  what those who behave feel of attacks
+//	mesh [-bin ZTUNNEL] -measure names    what questions for names cost
+//
+// With -against, the last three measure another binary too, in -pairs turns, and
+// print how the two compare; with -json a file gets a line for each turn.
 //
 // Without -bin it builds the ztunnel of this repository and holds it to all that
 // is claimed for it; with -bin, any drop-in binary may serve the mesh, and what
@@ -24,6 +30,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -41,7 +49,15 @@ type options struct {
 	up      bool
 	measure string
 	length  time.Duration // 0: that of the measure
+	rounds  int
+	rate    int
+	only    string
+	against string // empty: nothing
+	pairs   int
+	json    string // path; empty: none
 }
+
+var measures = []string{"updates", "soak", "upgrades", "attacks", "names"}
 
 func main() {
 	o := options{}
@@ -49,8 +65,14 @@ func main() {
 	flag.BoolVar(&o.own, "own", false, "hold the binary of -bin to all that this repository claims")
 	flag.BoolVar(&o.keep, "keep", false, "stay up after the table, until Ctrl-C")
 	flag.BoolVar(&o.up, "up", false, "prove nothing, stay up until Ctrl-C")
-	flag.StringVar(&o.measure, "measure", "", "measure `what` instead: updates or soak")
-	flag.DurationVar(&o.length, "for", 0, "how long to measure (updates: 1m, soak: 1h)")
+	flag.StringVar(&o.measure, "measure", "", "measure `what` instead: "+strings.Join(measures, ", "))
+	flag.DurationVar(&o.length, "for", 0, "how long to measure (updates: 1m, soak: 1h, each turn of an attack: 2s, each kind of name: 3s)")
+	flag.IntVar(&o.rounds, "rounds", 200, "how many upgrades to make")
+	flag.IntVar(&o.rate, "rate", 0, "how many connections (upgrades: 200) or questions (names: 2000) a second to make")
+	flag.StringVar(&o.only, "only", "", "only attacks whose names contain `text`")
+	flag.StringVar(&o.against, "against", "", "`path` of a second ztunnel to measure in turns with the first")
+	flag.IntVar(&o.pairs, "pairs", 1, "how many turns each binary has")
+	flag.StringVar(&o.json, "json", "", "`path` of a file that results are added to, as lines of JSON")
 	flag.Parse()
 	status, err := o.run()
 	if err != nil {
@@ -61,7 +83,7 @@ func main() {
 
 // run returns the exit status, which is not 0 with an error.
 func (o *options) run() (int, error) {
-	if flag.NArg() > 0 || o.measure != "" && o.measure != "updates" && o.measure != "soak" {
+	if flag.NArg() > 0 || o.measure != "" && !slices.Contains(measures, o.measure) || o.rounds < 1 || o.rate < 0 || o.pairs < 1 {
 		flag.Usage()
 		return 2, nil
 	}
@@ -103,7 +125,8 @@ func (o *options) run() (int, error) {
 func (o *options) args() []string {
 	return []string{
 		"-bin=" + o.binary, fmt.Sprintf("-own=%t", o.own), fmt.Sprintf("-keep=%t", o.keep), fmt.Sprintf("-up=%t", o.up),
-		"-measure=" + o.measure, "-for=" + o.length.String(),
+		"-measure=" + o.measure, "-for=" + o.length.String(), fmt.Sprintf("-rounds=%d", o.rounds), fmt.Sprintf("-rate=%d", o.rate),
+		"-only=" + o.only, "-against=" + o.against, fmt.Sprintf("-pairs=%d", o.pairs), "-json=" + o.json,
 	}
 }
 
@@ -117,8 +140,33 @@ func (o *options) act(ctx context.Context, dir string) (bool, error) {
 	case "soak":
 		config.For = cmp.Or(o.length, time.Hour)
 		return measure.Soak(ctx, config)
+	case "upgrades":
+		config.Rounds, config.Rate = o.rounds, cmp.Or(o.rate, 200)
+		return o.turns(ctx, measure.Upgrades, config)
+	case "attacks":
+		config.For, config.Only = cmp.Or(o.length, 2*time.Second), o.only
+		return o.turns(ctx, measure.Attacks, config)
+	case "names":
+		config.For, config.Rate = cmp.Or(o.length, 3*time.Second), cmp.Or(o.rate, 2000)
+		return o.turns(ctx, measure.Names, config)
 	}
 	return show.Run(ctx, show.Config{
 		Binary: o.binary, Dir: dir, Own: o.own, Quiet: o.up, Keep: o.keep || o.up, Out: os.Stdout,
 	})
+}
+
+// turns runs a measure with the binary, and with the one that it is compared
+// with.
+func (o *options) turns(ctx context.Context, m measure.Measure, c measure.Config) (bool, error) {
+	turns := measure.Turns{Against: o.against, Pairs: o.pairs}
+	if o.json == "" {
+		return measure.Run(ctx, m, c, turns)
+	}
+	file, err := os.OpenFile(o.json, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return false, err
+	}
+	turns.Results = file
+	ok, err := measure.Run(ctx, m, c, turns)
+	return ok, errors.Join(err, file.Close())
 }

@@ -1,0 +1,105 @@
+package measure
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ztunnel/loadtest/attack"
+)
+
+func TestAttacks(t *testing.T) {
+	var out strings.Builder
+	c := Config{Binary: testBinary(t), Dir: t.TempDir(), For: 300 * time.Millisecond, Only: "ping flood", Out: &out}
+	r, err := Attacks(t.Context(), c) // whether it is well depends on what else the machine does
+	if err != nil || r.Figures["ping_flood.rate"] == 0 || r.Figures["ping_flood.attack_p99_us"] == 0 {
+		t.Errorf("Attacks = %+v, %v; it printed:\n%s", r, err, &out)
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	values := []int64{5, 1, 4, 2, 3}
+	for q, want := range map[int]float64{0: 1, 50: 3, 99: 5, 100: 5} {
+		if got := percentile(values, q); got != want {
+			t.Errorf("percentile %d of %v = %g, want %g", q, values, got, want)
+		}
+	}
+	if got := percentile(nil, 50); got != 1 {
+		t.Errorf("percentile of nothing = %g, want 1", got)
+	}
+}
+
+func TestStatusSize(t *testing.T) {
+	const status = "Name:\tx\nVmHWM:\t   300 kB\nVmRSS:\t   200 kB\n"
+	if got, err := statusSize(status, "VmHWM"); got != 300 || err != nil {
+		t.Errorf("VmHWM = %d, %v, want 300", got, err)
+	}
+	if got, err := statusSize(status, "VmPeak"); err == nil {
+		t.Errorf("VmPeak = %d, want an error", got)
+	}
+}
+
+// An outcome is bad if those who behave got slower, failed or saw nothing, or if
+// memory grew.
+func TestTell(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*outcome)
+		ok     bool
+	}{
+		"well":    {func(*outcome) {}, true},
+		"slower":  {func(o *outcome) { o.ratios = []float64{1, mostSlower + 0.1, 9} }, false},
+		"failed":  {func(o *outcome) { o.attacked.Failed = 1 }, false},
+		"nothing": {func(o *outcome) { o.attacked.Pings = nil }, false},
+		"memory":  {func(o *outcome) { o.peak = o.before + mostMemory + 1 }, false},
+	} {
+		o := &outcome{
+			quiet: slot{Pings: []int64{1}}, attacked: slot{Pings: []int64{2}}, ratios: []float64{2}, newRatios: []float64{1}, before: 1000, peak: 2000,
+			progress: attack.Progress{Units: 10, Elapsed: time.Second},
+		}
+		test.change(o)
+		var out strings.Builder
+		a := &attacks{bed: &bed{out: &out}, figures: map[string]float64{}}
+		if ok := a.tell(&attack.All[0], o); ok != test.ok {
+			t.Errorf("%s: %t, want %t: %s", name, ok, test.ok, &out)
+		}
+	}
+}
+
+// A witness tells of round trips and of new connections, without a mesh.
+func TestWitness(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serverCtx, stopServer := context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = serve(serverCtx, ln) })
+	defer serving.Wait()
+	defer stopServer()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*slotTime)
+	defer cancel()
+	var out strings.Builder
+	w := &witness{to: ln.Addr().(*net.TCPAddr).AddrPort(), out: &out}
+	w.run(ctx)
+	var all slot
+	for line := range strings.Lines(out.String()) {
+		var one slot
+		if err := json.Unmarshal([]byte(line), &one); err != nil {
+			t.Fatal(err)
+		}
+		all.add(one)
+	}
+	if len(all.Pings) == 0 || len(all.Connects) == 0 || all.Failed > 0 {
+		t.Errorf("the witness saw %+v", all)
+	}
+	w = &witness{to: netip.MustParseAddrPort("127.0.0.1:1"), out: &out} // nobody listens
+	w.saw(&w.now.Pings, time.Millisecond, context.Canceled)
+	if w.now.Failed != 1 || w.now.LastErr == "" || len(w.now.Pings) > 0 {
+		t.Errorf("after a failure the slot is %+v", w.now)
+	}
+}
