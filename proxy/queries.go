@@ -20,9 +20,9 @@ func (n *Node) DNSConfig(pod workload.Info, addrs []netip.AddrPort, sockets *soc
 	c := dns.Config{
 		Addrs: addrs, Workload: pod, Store: n.Store, Network: n.Config.Network,
 		Domain: n.Config.ClusterDomain, IPv6: n.Config.IPv6, PreferredNamespace: n.Config.PreferredServiceNamespace,
-		Upstreams: Upstreams(n.Config, n.Hosts), Panics: &n.panics, Queries: n.queryLog(), Log: log,
+		Upstreams: Upstreams(n.Config, n.Hosts), Go: n.Go, Panics: &n.panics, Queries: n.queryLog(), Log: log,
 	}
-	c.Upstreams.Control = sockets.Control
+	c.Upstreams.Control, c.Upstreams.DialUDP = sockets.Control, sockets.DialPacket
 	if n.Config.Mode == config.Dedicated {
 		c.Search = n.Config.Resolver.Search
 	}

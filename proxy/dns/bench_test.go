@@ -1,8 +1,10 @@
 package dns
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -54,5 +56,40 @@ func BenchmarkServe(b *testing.B) {
 		if _, err := c.Read(answer); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Questions that nobody has asked before, which a resolver answers at once.
+func BenchmarkForward(b *testing.B) {
+	resolver, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer resolver.Close()
+	serving.Go(func() {
+		record := []byte{0xc0, headerLen, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1}
+		for m := make([]byte, 512); ; {
+			n, from, err := resolver.ReadFromUDPAddrPort(m)
+			if err != nil {
+				return
+			}
+			m[2], m[7] = m[2]|0x80, 1
+			_, _ = resolver.WriteToUDPAddrPort(append(m[:n:n], record...), from)
+		}
+	})
+	f := newForwarder(&Upstreams{Servers: []netip.AddrPort{netip.MustParseAddrPort(resolver.LocalAddr().String())}}, nil)
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		var q question
+		if err := q.forAddresses(fmt.Sprintf("host%d.test.", n), false); err != nil {
+			b.Fatal(err)
+		}
+		if r, err := f.ask(b.Context(), &q); err != nil || r.answers() != 1 {
+			b.Fatalf("%v, %v", r, err)
+		}
+		n++
 	}
 }

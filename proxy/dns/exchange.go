@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -66,14 +67,18 @@ func (f *forwarder) exchange(ctx context.Context, network string, upstream netip
 		return nil, net.ErrClosed
 	default:
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.Timeout)
-	defer cancel()
-	dialer := net.Dialer{Control: f.Control}
-	conn, err := dialer.DialContext(ctx, network, upstream.String())
+	deadline := time.Now().Add(f.Timeout)
+	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
+	conn, err := f.dial(ctx, network, upstream, deadline)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	message := make([]byte, 2, 2+len(packet))
@@ -87,9 +92,24 @@ func (f *forwarder) exchange(ctx context.Context, network string, upstream netip
 	return exchangeUDP(ctx, conn, message[2:], id, q)
 }
 
-// exchangeUDP waits for the answer until ctx ends: whatever else arrives may be
-// forged.
-func exchangeUDP(ctx context.Context, conn net.Conn, message []byte, id uint16, q *question) ([]byte, error) {
+// upstreamConn is a socket to a resolver.
+type upstreamConn interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+// dial opens a socket to a resolver.
+func (f *forwarder) dial(ctx context.Context, network string, upstream netip.AddrPort, deadline time.Time) (upstreamConn, error) {
+	if network == "udp" && f.DialUDP != nil {
+		return f.DialUDP(upstream)
+	}
+	dialer := net.Dialer{Control: f.Control, Deadline: deadline}
+	return dialer.DialContext(ctx, network, upstream.String())
+}
+
+// exchangeUDP waits for the answer until the deadline: whatever else arrives may
+// be forged.
+func exchangeUDP(ctx context.Context, conn upstreamConn, message []byte, id uint16, q *question) ([]byte, error) {
 	if _, err := conn.Write(message); err != nil {
 		return nil, err
 	}
@@ -107,10 +127,7 @@ func exchangeUDP(ctx context.Context, conn net.Conn, message []byte, id uint16, 
 	return nil, errForeign
 }
 
-func exchangeTCP(ctx context.Context, conn net.Conn, message []byte, id uint16, q *question) ([]byte, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
+func exchangeTCP(ctx context.Context, conn upstreamConn, message []byte, id uint16, q *question) ([]byte, error) {
 	if _, err := conn.Write(message); err != nil {
 		return nil, waitError(ctx, err)
 	}
@@ -127,9 +144,9 @@ func exchangeTCP(ctx context.Context, conn net.Conn, message []byte, id uint16, 
 // waitError is why no answer came: the connection is closed when ctx ends.
 func waitError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("wait for an answer: %w", ctx.Err())
+		err = ctx.Err()
 	}
-	return err
+	return fmt.Errorf("wait for an answer: %w", err)
 }
 
 // readMessage reads one message behind its length. Memory grows with what has

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -41,6 +42,9 @@ type Upstreams struct {
 	// Control prepares the sockets, to mark them and to put them into a
 	// namespace. Nil leaves them alone.
 	Control func(network, address string, c syscall.RawConn) error
+	// DialUDP opens those for UDP, without waiting. Nil has package net do it,
+	// with Control.
+	DialUDP func(netip.AddrPort) (*os.File, error)
 }
 
 // forwarder asks resolvers and keeps their answers. Idle it has neither sockets

@@ -69,6 +69,8 @@ type Config struct {
 	ListenTCP func(context.Context, netip.AddrPort) (*net.TCPListener, error)
 	// Absent is asked when an address cannot be bound, whether it does not exist, and the server is to do without it. Nil: none is.
 	Absent func(netip.AddrPort) bool
+	// Go starts what waits for a resolver. Nil starts a goroutine.
+	Go func(task func())
 	// Metrics counts for several servers together. Nil: each counts for itself.
 	Metrics *Metrics
 	// Panics counts those that were recovered from. Nil: not counted.
@@ -160,6 +162,19 @@ func (s *Server) Start(failed func(error)) {
 	for _, ln := range s.tcp {
 		s.serving.Go(func() { s.serveTCP(ln) })
 	}
+}
+
+// start runs a task that Close waits for.
+func (s *Server) start(task func()) {
+	if s.config.Go == nil {
+		s.serving.Go(task)
+		return
+	}
+	s.serving.Add(1)
+	s.config.Go(func() {
+		defer s.serving.Done()
+		task()
+	})
 }
 
 // Stop closes all sockets and gives up the queries that wait for an answer. It

@@ -138,7 +138,7 @@ func (r *udpReader) serveAnywhere() error {
 // finish answers a query that has to wait.
 func (r *udpReader) finish(rest *pending, write func(answer []byte) error) {
 	s := r.server
-	s.serving.Go(func() {
+	s.start(func() {
 		answer := s.finish(s.ctx, rest)
 		if answer == nil {
 			return

@@ -66,6 +66,36 @@ func (f *Factory) Control(network, _ string, c syscall.RawConn) error {
 	})
 }
 
+// DialPacket opens an UDP socket in the factory's namespace, with its mark, and connects it to dst. It does not wait, and
+// makes half of the system calls that package net would: it is for resolvers, of which each question has a socket of its
+// own. Reads and writes are of single packets and heed deadlines. The caller closes it.
+func (f *Factory) DialPacket(dst netip.AddrPort) (*os.File, error) {
+	dst = canonical(dst)
+	family := unix.AF_INET6
+	if dst.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	const kind = unix.SOCK_DGRAM | unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	var fd int
+	var err error
+	if f.cfg.NetNS != nil {
+		fd, err = f.newSocket(family, kind, 0)
+	} else if fd, err = unix.Socket(family, kind, 0); err != nil {
+		err = os.NewSyscallError("socket", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = setMark(fd, f.cfg.Mark); err == nil {
+		err = startConnect(fd, dst)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "udp to "+dst.String()), nil
+}
+
 // controlRaw runs fn with the descriptor of c.
 func controlRaw(c syscall.RawConn, fn func(fd int) error) error {
 	var inner error

@@ -4,7 +4,8 @@
 // costs. A task that comes to wait for long holds a large stack meanwhile, and
 // should go on elsewhere when memory is wanted back, see [hbone.Relaying.Run].
 //
-// Packages inbound, outbound and hbone start connections with it.
+// Packages inbound, outbound and hbone start connections with it, and dns queries
+// that have to wait.
 package worker
 
 import "sync"
