@@ -71,7 +71,7 @@ type page struct {
 // New makes an admin server with the pages of its own. It starts nothing.
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, pages: map[string]page{}}
-	s.dump.log = cfg.Log
+	s.dump.log, s.dump.making = cfg.Log, make(chan struct{}, 1)
 	s.Handle("/", "", http.HandlerFunc(s.index))
 	s.Handle("/config_dump", "dump the current configuration and state (JSON)", &s.dump)
 	s.Handle("/logging", "query or change the log level (POST ?level=, ?reset)", http.HandlerFunc(s.logging))

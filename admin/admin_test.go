@@ -298,7 +298,7 @@ func TestConcurrentRegistration(t *testing.T) {
 			for range 100 {
 				s.Handle("/page"+strconv.Itoa(i), "page", http.NotFoundHandler())
 				s.Section("section"+strconv.Itoa(i), func() (any, error) { return i, nil })
-				if _, err := s.dump.make(); err != nil {
+				if _, err := s.dump.make(t.Context()); err != nil {
 					t.Errorf("make = %v", err)
 				}
 			}

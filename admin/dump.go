@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"time"
 )
 
 // dump is the page /config_dump. Its readers (istioctl, Kiali) need lists that
@@ -24,7 +26,37 @@ type dump struct {
 	mu       sync.Mutex // guards sections
 	sections map[string]func() (any, error)
 
-	making sync.Mutex // held while a dump is made: it can be large
+	making chan struct{} // holds a token while a dump is made: it can be large
+	rested time.Time     // when the next one may begin; of who has the token
+}
+
+// dumpShare is the part of the time in which dumps are made, at most. Who asks
+// again and again cannot take the processor from traffic.
+const dumpShare = 4
+
+// turn waits until a dump may be made. Its end must be told.
+func (d *dump) turn(ctx context.Context) (end func(), err error) {
+	select {
+	case d.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if rest := time.Until(d.rested); rest > 0 {
+		timer := time.NewTimer(rest)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			<-d.making
+			return nil, context.Cause(ctx)
+		}
+	}
+	begin := time.Now()
+	return func() {
+		now := time.Now()
+		d.rested = now.Add((dumpShare - 1) * now.Sub(begin))
+		<-d.making
+	}, nil
 }
 
 func (d *dump) add(name string, f func() (any, error)) {
@@ -43,8 +75,8 @@ func (d *dump) section(name string) func() (any, error) {
 }
 
 // ServeHTTP implements http.Handler, for any method.
-func (d *dump) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	b, err := d.make()
+func (d *dump) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b, err := d.make(r.Context())
 	if err != nil {
 		d.log.Error("config dump failed", slog.Any("error", err))
 		text(w, http.StatusInternalServerError, err.Error())
@@ -54,9 +86,12 @@ func (d *dump) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(b) // the client is gone
 }
 
-func (d *dump) make() ([]byte, error) {
-	d.making.Lock()
-	defer d.making.Unlock()
+func (d *dump) make(ctx context.Context) ([]byte, error) {
+	end, err := d.turn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("wait for other dumps: %w", err)
+	}
+	defer end()
 	d.mu.Lock()
 	sections := maps.Clone(d.sections)
 	d.mu.Unlock()
