@@ -101,6 +101,9 @@ func (p *plaintext) carry(ctx context.Context) error {
 	if !decision.Allowed {
 		return &deniedError{decision.Err}
 	}
+	if socket.Reset(p.conn) {
+		return nil // the usual end of a connection; the application need not hear of it
+	}
 	upstream, err := p.Sockets.Dial(ctx, p.source(), p.target)
 	if err != nil {
 		return cause(ctx, &connectError{err})

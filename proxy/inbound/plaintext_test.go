@@ -3,6 +3,8 @@ package inbound_test
 import (
 	"io"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"ztunnel/proxy/inbound"
@@ -58,14 +60,44 @@ func TestPlaintext_DeniedByPolicy(t *testing.T) {
 // the pod's record is known for which the connection waits.
 func redirected(t *testing.T, app func(*net.TCPConn)) (*pod, *net.TCPConn) {
 	t.Helper()
-	p := newPod(t, func(p *pod, _ *inbound.Config) { p.web.Name = "later" })
-	c := p.plain(t, clientIP)
+	p, c, known := waiting(t, app)
+	known()
+	return p, c
+}
+
+// waiting is redirected with a connection that waits until known is called.
+func waiting(t *testing.T, app func(*net.TCPConn)) (p *pod, c *net.TCPConn, known func()) {
+	t.Helper()
+	p = newPod(t, func(p *pod, _ *inbound.Config) { p.web.Name = "later" })
+	c = p.plain(t, clientIP)
 	proxytest.Until(t, "the connection is served", func() bool { return p.metrics.Sum(t, "istio_tcp_sockets_open", nil) == 1 })
 	addr := p.listeners[1].Addr().String()
 	_ = p.listeners[1].Close()
 	proxytest.ApplicationAt(t, addr, app)
-	p.put(proxytest.Workload("web", podIP))
-	return p, c
+	return p, c, func() { p.put(proxytest.Workload("web", podIP)) }
+}
+
+// A client that has reset its connection is nobody to trouble the application for.
+func TestPlaintext_ResetBeforeDial(t *testing.T) {
+	var reached atomic.Bool
+	p, c, known := waiting(t, func(*net.TCPConn) { reached.Store(true) })
+	_ = c.SetLinger(0)
+	_ = c.Close() // over loopback the reset has arrived when this returns
+	known()
+	line := p.access.Wait(t, "INFO connection complete")
+	contains(t, line, "bytes_sent=0", "bytes_recv=0")
+	if strings.Contains(line, "error=") {
+		t.Errorf("a reset is told as a failure: %s", line)
+	}
+	// Another connection comes after what the first one would have made.
+	last, err := net.Dial("tcp", c.RemoteAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reached.Load() {
+		t.Error("the application was dialled for a client that is gone")
+	}
+	_ = last.Close()
 }
 
 func TestPlaintext_EchoIsCountedAndLogged(t *testing.T) {

@@ -33,6 +33,16 @@ func (f *Factory) Abandoned(c *net.TCPConn, src, dst netip.AddrPort) bool {
 	return state == stateGone || state == stateEnded && f.orphaned(src, dst)
 }
 
+// Reset reports whether the other end has reset a connection. Nothing is read from c.
+func Reset(c *net.TCPConn) bool {
+	state := stateOpen
+	err := control(c, func(fd int) error {
+		state = stateOf(fd)
+		return nil
+	})
+	return err == nil && state == stateGone
+}
+
 // endState is what a look at a socket tells about the other end.
 type endState uint8
 

@@ -85,3 +85,24 @@ func endPair(t *testing.T, network string) (app, accepted *net.TCPConn) {
 	t.Cleanup(func() { _ = c.Close(); _ = a.Close() })
 	return c.(*net.TCPConn), a.(*net.TCPConn)
 }
+
+func TestReset(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do   func(*net.TCPConn)
+		want bool
+	}{
+		"idle":        {func(*net.TCPConn) {}, false},
+		"half closed": {func(c *net.TCPConn) { _ = c.CloseWrite() }, false},
+		"closed":      {func(c *net.TCPConn) { _ = c.Close() }, false},
+		"reset":       {func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }, true},
+		"sent, reset": {func(c *net.TCPConn) { _, _ = io.WriteString(c, "a"); _ = c.SetLinger(0); _ = c.Close() }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app, conn := endPair(t, "tcp4")
+			tc.do(app)
+			if got := Reset(conn); got != tc.want { // over loopback all of it has arrived
+				t.Errorf("Reset() = %t, want %t", got, tc.want)
+			}
+		})
+	}
+}
