@@ -187,6 +187,8 @@ func TestManager_Hold(t *testing.T) {
 		if at := time.Since(begin); at > 13*time.Second {
 			t.Errorf("the last of the burst came after %v, want at most 13s", at)
 		}
+		want(t, m, "id1", identity.Warmup)
+		synctest.Wait() // until the manager has seen the end of the burst too
 		begin = time.Now()
 		prefetch("id4")
 		want(t, m, "id4", identity.Warmup)
