@@ -10,6 +10,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"ztunnel/proxy/needs"
 	"ztunnel/proxy/workload"
 )
 
@@ -50,7 +51,7 @@ func TestServe_MappedClient(t *testing.T) {
 		Upstreams: Upstreams{Servers: []netip.AddrPort{records(t, "www.bing.com. 60 IN A 1.1.1.1")}}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		t.Skipf("no socket for both families: %v", err)
+		needs.Missing(t, fmt.Sprintf("this test needs a socket for both families: %v", err))
 	}
 	s.Start(func(err error) { t.Error(err) })
 	defer s.Close()

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/miekg/dns"
 
+	"ztunnel/proxy/needs"
 	"ztunnel/proxy/proxytest"
 	"ztunnel/proxy/workload"
 )
@@ -164,7 +165,7 @@ func TestServe_AllAddresses(t *testing.T) {
 			Upstreams: Upstreams{Servers: []netip.AddrPort{records(t, "www.bing.com. 60 IN A 1.1.1.1")}}, Log: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
-			t.Skipf("no socket at %s: %v", addr, err)
+			needs.Missing(t, fmt.Sprintf("this test needs a socket at %s: %v", addr, err))
 		}
 		s.Start(func(err error) { t.Error(err) })
 		to := fmt.Sprintf("127.0.0.1:%d", s.udp[0].LocalAddr().(*net.UDPAddr).Port)

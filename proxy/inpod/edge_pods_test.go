@@ -44,11 +44,7 @@ func TestRun_NotReadyWithoutASession(t *testing.T) {
 // A pod that is deleted after the snapshot can come back in the same namespace, and one that failed is not tried any more.
 func TestSession_ComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		a.want("", a.exchange(snapshot()))
 		for range 3 {
 			a.want("", a.exchange(add("a"), openNetns(t, w.dir, "1")))
@@ -75,11 +71,7 @@ func TestSession_ComesBack(t *testing.T) {
 // Before the snapshot is complete, deletion ends neither what runs nor the session; the end of the snapshot does the former.
 func TestSession_DeletedBeforeTheSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		w.pods.failing("failed", errTaken)
 		a.exchange(add("failed"), openNetns(t, w.dir, "1"))
 		a.want("", a.exchange(add("up"), openNetns(t, w.dir, "2")))

@@ -9,11 +9,7 @@ import (
 // A pod that could be served only at a later attempt was started once.
 func TestSession_RetryIsStartedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		w.pods.failing("late", errTaken)
 		a.want("failure to start proxy : "+errTaken.Error(), a.exchange(add("late"), openNetns(t, w.dir, "1")))
 		if n := w.metrics.starts.Load(); n != 0 {
@@ -32,11 +28,7 @@ func TestSession_RetryIsStartedOnce(t *testing.T) {
 // The end of an older proxy of a pod, whenever it comes, is not that of the pod.
 func TestSession_OldProxyEndsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		a.want("", a.exchange(snapshot()))
 		a.want("", a.exchange(add("a"), openNetns(t, w.dir, "1")))
 		old := w.pods.started()[0]

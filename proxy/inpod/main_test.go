@@ -343,3 +343,14 @@ func (w *world) counted(kind, result string) uint64 {
 }
 
 func (w *world) String() string { return fmt.Sprint(w.dumped()) }
+
+// begun is a manager with an agent that has been greeted: nearly all of a session comes after that.
+func begun(t testing.TB) (*world, *agent) {
+	t.Helper()
+	w := newWorld(t, "")
+	accept := w.connections(t)
+	w.run(t)
+	a := accept()
+	a.hello()
+	return w, a
+}

@@ -62,11 +62,7 @@ func TestSession_SnapshotThenChanges(t *testing.T) {
 // A pod that comes in another namespace replaces the old one.
 func TestSession_NewNamespace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		a.want("", a.exchange(snapshot()))
 		a.want("", a.exchange(add("a"), openNetns(t, w.dir, "1")))
 		a.want("", a.exchange(add("a"), openNetns(t, w.dir, "2")))
@@ -84,11 +80,7 @@ func TestSession_NewNamespace(t *testing.T) {
 // A pod that cannot be served is refused and tried again after five seconds, and a message that comes meanwhile is not lost.
 func TestSession_PendingIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		w.pods.failing("late", errTaken)
 		begin := time.Now()
 		a.want("failure to start proxy : "+errTaken.Error(), a.exchange(add("late"), openNetns(t, w.dir, "1")))
@@ -125,11 +117,7 @@ func TestSession_PendingIsRetried(t *testing.T) {
 // An addition that fails after the snapshot does not withdraw readiness; the next message does.
 func TestSession_LateFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		a.want("", a.exchange(snapshot()))
 		w.pods.failing("late", errTaken)
 		a.exchange(add("late"), openNetns(t, w.dir, "1"))
@@ -156,11 +144,7 @@ func TestSession_LateFailure(t *testing.T) {
 // Who is deleted is not pending any more, before the end of the snapshot too.
 func TestSession_PendingIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		w.pods.failing("x", errTaken)
 		a.exchange(add("x"), openNetns(t, w.dir, "1"))
 		a.want("", a.exchange(del("x")))
@@ -256,11 +240,7 @@ func TestSession_Violations(t *testing.T) {
 // Answers fit into the agent's buffer and can be decoded, whatever went wrong.
 func TestSession_LongAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		for _, text := range []string{strings.Repeat("x", 3000), strings.Repeat("€", 600), "y" + strings.Repeat("é", 1000), "bad \xff\xfe" + strings.Repeat("z", 1000)} {
 			w.pods.failing("x", errors.New(text))
 			got := a.exchange(add("x"), openNetns(t, w.dir, "1"))
@@ -428,11 +408,7 @@ func TestBackoff(t *testing.T) {
 // The config dump is the reference's.
 func TestDump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "")
-		accept := w.connections(t)
-		w.run(t)
-		a := accept()
-		a.hello()
+		w, a := begun(t)
 		w.pods.failing("uid1", errTaken)
 		a.exchange(add("uid1"), openNetns(t, w.dir, "1"))
 		const info = `"info":{"name":"name-uid1","namespace":"ns","serviceAccount":"sa"}`
