@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -72,6 +73,58 @@ func TestListenPacket(t *testing.T) {
 				t.Errorf("read at %s = %d, %v, want one byte", addr, n, err)
 			}
 		}
+	}
+}
+
+// A socket to a resolver is in the pod's namespace and marked. It sends, hears the one that it is connected to, and heeds
+// its deadline.
+func TestDialPacket(t *testing.T) {
+	needs.Root(t)
+	f := NewFactory(Config{NetNS: newNamespace(t), Mark: podMark})
+	for _, addr := range []netip.AddrPort{loopback4, loopback6} {
+		resolver, err := f.ListenPacket(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resolver.Close()
+		c, err := f.DialPacket(resolver.LocalAddr().(*net.UDPAddr).AddrPort())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got := rawOption(t, c, unix.SO_MARK); got != podMark {
+			t.Errorf("mark = %#x, want %#x", got, podMark)
+		}
+		if _, err := c.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		n, from, err := resolver.ReadFromUDPAddrPort(b)
+		if err != nil || string(b[:n]) != "question" {
+			t.Fatalf("the resolver at %s read %q, %v, want the question", addr, b[:n], err)
+		}
+		if _, err := resolver.WriteToUDPAddrPort([]byte("answer"), from); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(b); err != nil || string(b[:n]) != "answer" {
+			t.Errorf("read %q, %v, want the answer", b[:n], err)
+		}
+		if err := c.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Read = %v after the deadline, want its end", err)
+		}
+	}
+}
+
+// A connect that the kernel refuses is the error.
+func TestDialPacket_Refused(t *testing.T) {
+	needs.Root(t)
+	f := NewFactory(Config{NetNS: newNamespace(t)})
+	broadcast := netip.MustParseAddrPort("255.255.255.255:53") // the namespace has no way there
+	if c, err := f.DialPacket(broadcast); !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("DialPacket = %v, %v, want that the network is unreachable", c, err)
 	}
 }
 
