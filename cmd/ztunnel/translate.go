@@ -51,6 +51,7 @@ func (p *process) hboneConfig(handshake time.Duration, headerList uint32, scope 
 	b := p.cfg.Budgets
 	return &hbone.Config{
 		StreamWindow: p.cfg.StreamWindow, ConnectionWindow: p.cfg.ConnectionWindow, MaxFrameSize: p.cfg.FrameSize,
+		CryptoTLS:        p.cfg.CryptoTLS,
 		HandshakeTimeout: handshake, ConnectTimeout: p.cfg.ConnectResponseTimeout, HeaderTimeout: p.cfg.RequestHeadersTimeout,
 		AssumedStreams: uint32(p.cfg.PoolMaxStreams),
 		Limits: hbone.Limits{

@@ -142,6 +142,8 @@ type Config struct {
 	StreamWindow, ConnectionWindow uint32
 	// FrameSize is the largest HTTP/2 frame taken, in bytes.
 	FrameSize uint32
+	// CryptoTLS leaves the records of tunnels to crypto/tls after the handshake too.
+	CryptoTLS bool
 	// Keepalive holds the TCP options of long-lived sockets.
 	Keepalive Keepalive
 	// DrainDeadline bounds a graceful end.

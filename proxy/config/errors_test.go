@@ -48,6 +48,7 @@ func TestBadValues(t *testing.T) {
 		{"HTTP2_CONNECTION_WINDOW_SIZE", "0", "must be a whole number from 1 to 2147483647"},
 		{"HTTP2_FRAME_SIZE", "16383", "must be a whole number from 16384 to 16777215"},
 		{"HTTP2_FRAME_SIZE", "16777216", "must be a whole number from 16384 to 16777215"},
+		{"TLS_RECORD_LAYER", "go", "must be one of own, crypto/tls"},
 		{"TERMINATION_GRACE_PERIOD_SECONDS", "30s", "must be a whole number from 0 to 18446744073709551615"},
 		{"SECRET_TTL", "0", notPositive},
 		{"SECRET_TTL", "-1h", notDuration},

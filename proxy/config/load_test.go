@@ -205,6 +205,7 @@ func TestCombinations(t *testing.T) {
 		{"switches on", []string{"TLS12_ENABLED=true", "COMPLIANCE_POLICY=pqc", "LOG_FORMAT=json", "AUTHZ_POLICY_INFO_LOGGING=true"}, func(c *Config) any { return c.TLS12 && c.PQC && c.LogJSON && c.AuthzInfoLogging }, true},
 		{"log alias", []string{"LOG_LEVEL=debug"}, func(c *Config) any { return c.LogFilter }, "debug"},
 		{"log both", []string{"LOG_LEVEL=debug", "RUST_LOG=x,=!"}, func(c *Config) any { return c.LogFilter }, "x,=!"},
+		{"record layer", []string{"TLS_RECORD_LAYER=crypto/tls"}, func(c *Config) any { return c.CryptoTLS }, true},
 		{"log overflow", []string{"ZTUNNEL_LOG_OVERFLOW=block"}, func(c *Config) any { return c.Telemetry.LogOverflowBlock }, true},
 		{"surfaces", []string{"TELEMETRY_SURFACES=profiles, metrics,profiles"}, func(c *Config) any { return c.Telemetry.Surfaces }, []string{"metrics", "profiles"}},
 		{"readers", []string{"TELEMETRY_READERS=cluster.local/ns/monitoring/*,*/sa/auditor,*"}, func(c *Config) any { return c.Telemetry.Readers }, []string{"cluster.local/ns/monitoring/*", "*/sa/auditor", "*"}},

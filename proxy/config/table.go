@@ -265,6 +265,14 @@ func tunnelVariables() []variable {
 			set:      into(number[uint32](1<<14, 1<<24-1), func(in *inputs) *uint32 { return &in.FrameSize }),
 		},
 		{
+			Variable: Variable{Name: "TLS_RECORD_LAYER", Type: "`own` or `crypto/tls`", Default: "own", Meaning: "who protects the records of a tunnel after its handshake, which is always made by crypto/tls; `own` is faster, and is not used in FIPS 140 mode"},
+			set: func(in *inputs, value string) error {
+				word, err := oneOf("own", "crypto/tls")(value)
+				in.CryptoTLS = word == "crypto/tls"
+				return err
+			},
+		},
+		{
 			Variable: Variable{Name: "INBOUND_HANDSHAKE_TIMEOUT", Type: "duration", Default: "15s", Meaning: "deadline of a client's TLS handshake, and again of its HTTP/2 preface and SETTINGS"},
 			set:      into(positive, func(in *inputs) *time.Duration { return &in.InboundHandshakeTimeout }),
 		},

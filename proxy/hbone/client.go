@@ -26,14 +26,7 @@ type ClientConn struct{ c *conn }
 // see [ClientConn.Done].
 func Client(ctx context.Context, conn net.Conn, tlsConfig *tls.Config, cfg *Config) (*ClientConn, error) {
 	cfg = cfg.withDefaults(true)
-	rec, state, err := handshake(ctx, conn, cfg, func(nc net.Conn) *tls.Conn {
-		if tlsConfig.DynamicRecordSizingDisabled {
-			return tls.Client(nc, tlsConfig)
-		}
-		t := tlsConfig.Clone()
-		t.DynamicRecordSizingDisabled = true
-		return tls.Client(nc, t)
-	})
+	rec, state, err := handshake(ctx, conn, cfg, tlsConfig, true)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,10 @@ type Config struct {
 	// Limits bound what a peer can make us do for nothing.
 	Limits Limits
 
+	// CryptoTLS leaves the protection of records to crypto/tls after the
+	// handshake too, which is slower. Default false: see package tls13.
+	CryptoTLS bool
+
 	// Go starts the handler of a stream (server). Nil starts a goroutine for each.
 	Go func(func())
 	// Metrics counts events of all tunnels that share it. Nil: not counted.

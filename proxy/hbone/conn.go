@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"ztunnel/proxy/tls13"
 )
 
 // conn is what both ends of a tunnel have in common.
@@ -101,9 +103,14 @@ func newConn(rec *records, state *tls.ConnectionState, cfg *Config, client bool)
 }
 
 // handshake runs TLS over conn, which is closed if it fails.
-func handshake(ctx context.Context, nc net.Conn, cfg *Config, over func(net.Conn) *tls.Conn) (*records, *tls.ConnectionState, error) {
+func handshake(ctx context.Context, nc net.Conn, cfg *Config, config *tls.Config, client bool) (*records, *tls.ConnectionState, error) {
 	rec := newRecords(nc)
-	rec.tls = over(rec)
+	config, secrets := overhear(config, client)
+	if client {
+		rec.tls = tls.Client(rec, config)
+	} else {
+		rec.tls = tls.Server(rec, config)
+	}
 	hctx, cancel := context.WithTimeoutCause(ctx, cfg.HandshakeTimeout, &TimeoutError{"the TLS handshake"})
 	defer cancel()
 	if err := rec.tls.HandshakeContext(hctx); err != nil {
@@ -119,6 +126,9 @@ func handshake(ctx context.Context, nc net.Conn, cfg *Config, over func(net.Conn
 	}
 	state := rec.tls.ConnectionState()
 	rec.blocking, rec.gather = false, true
+	if !cfg.CryptoTLS {
+		rec.takeOver(&state, secrets, client)
+	}
 	return rec, &state, nil
 }
 
@@ -148,6 +158,12 @@ func (c *conn) drop(cause error) {
 
 // fail is how the reader ends the tunnel for a fault of the peer.
 func (c *conn) fail(err error) {
+	if fault, ok := errors.AsType[*tls13.Error](err); ok {
+		if !fault.Remote {
+			c.alert(err)
+		}
+		return
+	}
 	var f *frameError
 	if !errors.As(err, &f) || f.received || !f.connection {
 		return
@@ -161,6 +177,20 @@ func (c *conn) fail(err error) {
 	c.mu.Unlock()
 	c.lingering = true
 	c.lastWords(last, f.code, func() {})
+}
+
+// alert tells the peer of a fault of its records, if that is possible at once.
+func (c *conn) alert(err error) {
+	if c.blocking() || !c.wmu.TryLock() {
+		return
+	}
+	if c.writeErr == nil {
+		c.rec.sealAlert(err)
+		c.writeErr = err
+		_, _ = c.rec.flush(false)
+	}
+	c.wmu.Unlock()
+	c.lingering = true
 }
 
 // lastWords sends a GOAWAY and close_notify without waiting for anything. On a

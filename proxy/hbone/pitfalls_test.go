@@ -139,16 +139,25 @@ func TestPitfallEndTogetherWithData(t *testing.T) {
 	}
 }
 
+// eachRecordLayer runs a test over records of our own and over those of crypto/tls.
+func eachRecordLayer(t *testing.T, test func(t *testing.T, cfg *Config)) {
+	t.Run("own", func(t *testing.T) { test(t, &Config{}) })
+	t.Run("crypto-tls", func(t *testing.T) { test(t, &Config{CryptoTLS: true}) })
+}
+
 // rawPair is a record transport and the TLS connection at its other end.
-func rawPair(t *testing.T) (*records, *tls.Conn, *memConn) {
+func rawPair(t *testing.T, cfg *Config) (*records, *tls.Conn, *memConn) {
 	t.Helper()
 	a, b := memPair()
 	peer := tls.Client(a, clientTLS())
 	shaken := make(chan error, 1)
 	go func() { shaken <- peer.Handshake() }()
-	rec, _, err := handshake(t.Context(), b, (&Config{}).withDefaults(false), func(c net.Conn) *tls.Conn { return tls.Server(c, serverTLS()) })
+	rec, _, err := handshake(t.Context(), b, cfg.withDefaults(false), serverTLS(), false)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if own := rec.session != nil; own == cfg.CryptoTLS {
+		t.Fatalf("records of our own: %t, want %t", own, !cfg.CryptoTLS)
 	}
 	if err := <-shaken; err != nil {
 		t.Fatal(err)
@@ -158,8 +167,10 @@ func rawPair(t *testing.T) (*records, *tls.Conn, *memConn) {
 
 // Plaintext that crypto/tls holds because the buffer was full is read without
 // waiting for the socket.
-func TestPitfallBufferedPlaintext(t *testing.T) {
-	rec, peer, _ := rawPair(t)
+func TestPitfallBufferedPlaintext(t *testing.T) { eachRecordLayer(t, bufferedPlaintext) }
+
+func bufferedPlaintext(t *testing.T, cfg *Config) {
+	rec, peer, _ := rawPair(t, cfg)
 	want := bytes.Repeat([]byte("abcdefgh"), 1250)
 	peer.Write(want)
 	var got []byte
@@ -181,8 +192,10 @@ func TestPitfallBufferedPlaintext(t *testing.T) {
 
 // crypto/tls must get no byte of the next record, or nobody knows that it is
 // there; with that all complete records are decrypted at once.
-func TestPitfallRecordBorders(t *testing.T) {
-	rec, peer, below := rawPair(t)
+func TestPitfallRecordBorders(t *testing.T) { eachRecordLayer(t, recordBorders) }
+
+func recordBorders(t *testing.T, cfg *Config) {
+	rec, peer, below := rawPair(t, cfg)
 	for range 10 {
 		peer.Write(make([]byte, 1000))
 	}
@@ -382,8 +395,10 @@ func TestPitfallSkippedFlush(t *testing.T) {
 
 // A read buffer grows although the beginning of a record is left in it all the
 // time, as it is under load.
-func TestPitfallReadBufferGrows(t *testing.T) {
-	rec, peer, below := rawPair(t)
+func TestPitfallReadBufferGrows(t *testing.T) { eachRecordLayer(t, readBufferGrows) }
+
+func readBufferGrows(t *testing.T, cfg *Config) {
+	rec, peer, below := rawPair(t, cfg)
 	peer.Write(make([]byte, 1<<20))
 	below.in.mu.Lock()
 	below.in.data = below.in.data[:len(below.in.data)-7]

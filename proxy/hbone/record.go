@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"ztunnel/proxy/tls13"
 )
 
 const (
@@ -84,13 +86,16 @@ func (in *inbox) adapt(n, full int) {
 // records is a TLS connection whose reads end at record borders, so that all
 // complete records can be decrypted in one go without ever waiting for more,
 // and whose written records are gathered until they are flushed. It is the
-// net.Conn that crypto/tls sees.
+// net.Conn that crypto/tls sees. After the handshake either the session protects
+// the records, or crypto/tls goes on to.
 type records struct {
 	net.Conn // below: addresses and Close
 	io       rawIO
 	tls      *tls.Conn
+	session  *tls13.Session
 
 	// Of the reader.
+	left     *buffer // plaintext that did not fit; of the session
 	in       inbox
 	recLeft  int  // bytes of the current record not yet handed to crypto/tls
 	blocking bool // Read may wait: only during the handshake
@@ -189,6 +194,9 @@ func (r *records) read(p []byte) (n int, err error) {
 	if r.readErr != nil {
 		return 0, r.readErr
 	}
+	if r.session != nil {
+		return r.open(p)
+	}
 	for r.more || r.complete() {
 		if n > 0 && len(p)-n < maxPlaintext {
 			break
@@ -236,6 +244,9 @@ func (r *records) reserve(n int) {
 // append encrypts p. Nothing is sent before flush, unless too much is gathered:
 // then it waits for the socket.
 func (r *records) append(p []byte) error {
+	if r.session != nil {
+		return r.seal(p)
+	}
 	n := len(p) + (len(p)/maxPlaintext+1)*64
 	r.outMu.Lock()
 	if r.outW+n > classSize[classHuge] {
@@ -258,9 +269,12 @@ func (r *records) buffered() int {
 	return r.outW + r.sendW - r.sendR
 }
 
-// answered reports whether the reader, inside crypto/tls, has written something
+// answered reports whether the reader, inside TLS, has or owes something to write
 // that nobody may know of. It may be called without the write lock.
 func (r *records) answered() bool {
+	if r.session != nil {
+		return r.session.Owes()
+	}
 	r.outMu.Lock()
 	defer r.outMu.Unlock()
 	return r.outW > 0
@@ -292,7 +306,12 @@ func (r *records) flush(block bool) (bool, error) {
 }
 
 // closeWrite appends close_notify.
-func (r *records) closeWrite() error { return r.tls.CloseWrite() }
+func (r *records) closeWrite() error {
+	if r.session != nil {
+		return r.sealClose()
+	}
+	return r.tls.CloseWrite()
+}
 
 // connIO is rawIO over any connection, by blocking reads and writes.
 type connIO struct{ conn net.Conn }

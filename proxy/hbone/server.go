@@ -28,14 +28,7 @@ type ServerConn struct {
 // fails, with a [*TLSError]. ctx limits this call only.
 func Server(ctx context.Context, conn net.Conn, tlsConfig *tls.Config, cfg *Config) (*ServerConn, error) {
 	cfg = cfg.withDefaults(false)
-	rec, state, err := handshake(ctx, conn, cfg, func(nc net.Conn) *tls.Conn {
-		if tlsConfig.DynamicRecordSizingDisabled && tlsConfig.GetConfigForClient == nil {
-			return tls.Server(nc, tlsConfig)
-		}
-		t := tlsConfig.Clone()
-		t.DynamicRecordSizingDisabled = true
-		return tls.Server(nc, t)
-	})
+	rec, state, err := handshake(ctx, conn, cfg, tlsConfig, false)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ var testTLS = sync.OnceValues(func() (client, server *tls.Config) {
 	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 	next := []string{http2.NextProtoTLS}
 	client = &tls.Config{RootCAs: roots, ServerName: "test", NextProtos: next, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}
-	server = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: next, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}
+	server = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: next, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true, SessionTicketsDisabled: true}
 	return client, server
 })
 

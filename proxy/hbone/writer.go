@@ -158,8 +158,14 @@ func (c *conn) controlFull() bool {
 	return len(c.ctrl) > maxWaitingControl
 }
 
-// appendControl encrypts the waiting control frames. The caller holds wmu.
+// appendControl encrypts the waiting control frames, after what TLS owes the
+// peer. The caller holds wmu.
 func (c *conn) appendControl() error {
+	if c.rec.owes() {
+		if err := c.append(nil); err != nil {
+			return err
+		}
+	}
 	if !c.ctrlSet.Load() {
 		return nil
 	}
