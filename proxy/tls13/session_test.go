@@ -127,13 +127,13 @@ func TestSession_Close(t *testing.T) {
 	if _, err := l.conn.Write(l.SealClose(make([]byte, 0, Room(0)))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.peer.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := l.peer.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the peer's Read() = %v, want EOF", err)
 	}
 	if err := l.peer.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.receive(1); err != io.EOF {
+	if _, err := l.receive(1); !errors.Is(err, io.EOF) {
 		t.Errorf("receive() = %v, want EOF", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestSession_Alerts(t *testing.T) {
 	if want := "remote error: tls: bad record MAC"; remote == nil || remote.Error() != want {
 		t.Errorf("the peer's Read() = %v, want %s", remote, want)
 	}
-	if _, again := l.Open(make([]byte, 100), record); again != err {
+	if _, again := l.Open(make([]byte, 100), record); !errors.Is(again, err) {
 		t.Errorf("Open() after an error = %v, want the same again", again)
 	}
 }
