@@ -24,7 +24,7 @@ type Exchange struct {
 }
 
 // Payload is n bytes of which nothing repeats but the secret, at its begin,
-// middle and end.
+// middle and end. The secret must not be longer than n.
 func Payload(secret []byte, n int) []byte {
 	b := make([]byte, n)
 	random := rand.NewChaCha8([32]byte{byte(n)})

@@ -112,6 +112,7 @@ func (w waypoint) originate() message {
 // sandwich is what the Envoy of a waypoint is told whose own ztunnel takes and
 // makes HBONE for it.
 type sandwich struct {
+	listen   netip.Addr // loopback: from there ztunnel comes
 	services []serviceRoute
 }
 
@@ -131,7 +132,7 @@ func (s sandwich) config() ([]byte, error) {
 	}
 	header := message{"rules": list{message{"tlv_type": identityTLV, "on_tlv_present": message{"key": "client"}}}}
 	return bootstrap(list{message{
-		"name": "sandwich", "address": socket(netip.AddrPortFrom(loopback, sandwichPort)), "filter_chains": chains,
+		"name": "sandwich", "address": socket(netip.AddrPortFrom(s.listen, sandwichPort)), "filter_chains": chains,
 		"listener_filters": list{filter(proxyHeader, "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol", header)},
 	}}, clusters)
 }

@@ -30,7 +30,7 @@ func TestConfig(t *testing.T) {
 			services: []serviceRoute{{"keeper", netip.MustParseAddrPort("10.96.0.10:7"), netip.MustParseAddrPort("10.64.2.10:7007")}},
 		}.config,
 		"sandwich": sandwich{
-			[]serviceRoute{{"keeper", netip.MustParseAddrPort("10.96.0.10:7"), netip.MustParseAddrPort("10.64.2.10:7007")}},
+			loopback, []serviceRoute{{"keeper", netip.MustParseAddrPort("10.96.0.10:7"), netip.MustParseAddrPort("10.64.2.10:7007")}},
 		}.config,
 		"gateway": gateway{
 			files: own, listen: netip.MustParseAddr("10.64.1.11"),

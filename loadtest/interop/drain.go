@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ztunnel/loadtest/app"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/control"
 )
 
@@ -38,7 +39,7 @@ func (w *world) connect(ctx context.Context, stop func() bool) (connected, error
 	for range crowd {
 		running.Go(func() {
 			for ctx.Err() == nil && !stop() {
-				_, err := app.Say(ctx, w.shop.Namespace, keeperVIP, []byte("hello"))
+				_, err := app.Say(ctx, w.shop.Namespace, w.keeperVIP, []byte("hello"))
 				switch {
 				case err == nil:
 					made.Add(1)
@@ -57,7 +58,7 @@ func (w *world) connect(ctx context.Context, stop func() bool) (connected, error
 // drain drains the waypoint as at the end of its pod, and replaces it, while a
 // connection over it is open and others are made all the time.
 func (w *world) drain(ctx context.Context) (string, error) {
-	old, err := w.open(ctx, keeperVIP)
+	old, err := w.open(ctx, w.keeperVIP)
 	if err != nil {
 		return "", err
 	}
@@ -85,7 +86,7 @@ func (w *world) drain(ctx context.Context) (string, error) {
 	if err := w.end(ctx, w.first); err != nil {
 		return "", err
 	}
-	if _, err := app.Say(ctx, w.shop.Namespace, keeperVIP, []byte("hello")); err != nil {
+	if _, err := app.Say(ctx, w.shop.Namespace, w.keeperVIP, []byte("hello")); err != nil {
 		return "", fmt.Errorf("after the end of the old waypoint: %w", err)
 	}
 	return fmt.Sprintf("%s\nmeanwhile %s; the one from before ended in order %s later", figure, others, since(start)), nil
@@ -154,7 +155,7 @@ const (
 // requests, at once. What it has not taken then must be sent again.
 func (w *world) retry(ctx context.Context) (string, error) {
 	if !w.cfg.Own {
-		return "", &skipError{"not claimed by this ztunnel, which never repeats a request"}
+		return "", &console.SkipError{Why: "not claimed by this ztunnel, which never repeats a request"}
 	}
 	// Each request checks out a tunnel, and once more if it is sent again.
 	checkouts := func() (float64, error) {
@@ -202,7 +203,7 @@ func (w *world) retry(ctx context.Context) (string, error) {
 // restart kills the waypoint and starts it again. Meanwhile nothing may go
 // around it; then the first connection must be served, on a new tunnel.
 func (w *world) restart(ctx context.Context) (string, error) {
-	s, err := w.open(ctx, keeperVIP)
+	s, err := w.open(ctx, w.keeperVIP)
 	if err != nil {
 		return "", err
 	}
@@ -215,12 +216,12 @@ func (w *world) restart(ctx context.Context) (string, error) {
 		return "", err
 	}
 	at := w.client().Log.Len()
-	after, err := refused(ctx, w.shop.Namespace, keeperVIP)
+	after, err := refused(ctx, w.shop.Namespace, w.keeperVIP)
 	if err != nil {
 		return "", err
 	}
 	line, err := awaitLine(ctx, w.client().Name, w.client().Log, at, fields{
-		"direction=outbound", "dst.addr=" + hbone(w.current.pod), "dst.hbone_addr=" + keeperVIP.String(), "error=…",
+		"direction=outbound", "dst.addr=" + w.hbone(w.current.pod), "dst.hbone_addr=" + w.keeperVIP.String(), "error=…",
 	})
 	if err != nil {
 		return "", err
@@ -228,10 +229,10 @@ func (w *world) restart(ctx context.Context) (string, error) {
 	if w.current, err = w.runWaypoint(ctx, w.current.pod, 0); err != nil {
 		return "", err
 	}
-	done, err := app.Say(ctx, w.shop.Namespace, keeperVIP, []byte("hello"))
+	done, err := app.Say(ctx, w.shop.Namespace, w.keeperVIP, []byte("hello"))
 	if err != nil {
 		return "", fmt.Errorf("after the start of the waypoint: %w", err)
 	}
 	return fmt.Sprintf("an open connection ended after %s; a new one after %s (%s); the first one after the start took %s",
-		took(cut), took(after), value(line, "error"), took(done.Took)), nil
+		console.Took(cut), console.Took(after), value(line, "error"), console.Took(done.Took)), nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"ztunnel/loadtest/cluster"
 	"ztunnel/loadtest/mesh"
@@ -23,7 +22,7 @@ func (w *world) abroadTalk(ctx context.Context) (string, error) {
 		return "", err
 	}
 	secret := []byte(rand.Text())
-	if w.remote, err = w.exchange(ctx, depotVIP, secret); err != nil {
+	if w.remote, err = w.exchange(ctx, w.depotVIP, secret); err != nil {
 		return "", errors.Join(err, capture.Close())
 	}
 	packets, err := capture.Stop()
@@ -36,7 +35,7 @@ func (w *world) abroadTalk(ctx context.Context) (string, error) {
 			continue // began before
 		}
 		n, ok := mesh.TLSRecords(s.Data)
-		from, to := netip.AddrPortFrom(w.gatewayPod.Addr, s.From.Port()), netip.AddrPortFrom(w.depot.Addr, mesh.HBONEPort)
+		from, to := w.at(w.gatewayPod, s.From.Port()), w.at(w.depot, mesh.HBONEPort)
 		if ok = ok && (s.From == from && s.To == to || s.From == to && s.To.Addr() == from.Addr()); !ok {
 			return "", fmt.Errorf("from %s to %s: not TLS, or not between gateway and server", s.From, s.To)
 		}
@@ -66,21 +65,21 @@ func (w *world) abroadAccount(ctx context.Context) (string, error) {
 	}
 	authority := fmt.Sprintf("%s:%d", depotHost, servicePort)
 	if _, err := awaitLine(ctx, w.client().Name, w.client().Log, 0, fields{
-		"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + hbone(w.gatewayPod), "dst.hbone_addr=" + authority,
+		"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + w.hbone(w.gatewayPod), "dst.hbone_addr=" + authority,
 		"dst.identity=" + depotID.String(), "dst.workload=" + depotID.ServiceAccount, "dst.service=" + depotHost,
 		"bytes_sent=" + request, "bytes_recv=" + response,
 	}); err != nil {
 		return "", err
 	}
 	if _, err := awaitLine(ctx, w.remoteServer().Name, w.remoteServer().Log, 0, fields{
-		"direction=inbound", "src.addr=" + w.gatewayPod.Addr.String() + ":…", "src.identity=" + shopID.String(),
-		"src.workload=" + shopID.ServiceAccount, "dst.addr=" + hbone(w.depot), "dst.hbone_addr=" + authority, "dst.workload=" + w.depot.Name, "dst.service=" + depotHost,
+		"direction=inbound", "src.addr=" + w.from(w.gatewayPod), "src.identity=" + shopID.String(),
+		"src.workload=" + shopID.ServiceAccount, "dst.addr=" + w.hbone(w.depot), "dst.hbone_addr=" + authority, "dst.workload=" + w.depot.Name, "dst.service=" + depotHost,
 		"bytes_sent=" + response, "bytes_recv=" + request,
 	}); err != nil {
 		return "", err
 	}
 	if _, err := awaitLine(ctx, "Envoy "+w.gatewayPod.Name, w.gateway.Log, 0, fields{
-		"authority=" + authority, "client=" + shopID.String(), "from=" + w.shop.Addr.String() + ":…", "code=200",
+		"authority=" + authority, "client=" + shopID.String(), "from=" + w.from(w.shop), "code=200",
 	}); err != nil {
 		return "", err
 	}

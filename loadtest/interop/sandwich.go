@@ -11,6 +11,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/control"
 	"ztunnel/proxy/api/securityapi"
 	"ztunnel/proxy/api/workloadapi"
@@ -29,32 +30,32 @@ func (w *world) sandwiched(ctx context.Context) (string, error) {
 	}
 	z := w.client() // Envoy is on the client's node
 	at, server := z.Log.Len(), w.server().Log.Len()
-	request, response, err := w.greet(ctx, keeperVIP, app.Payload(nil, 4_000_037))
+	request, response, err := w.greet(ctx, w.keeperVIP, app.Payload(nil, 4_000_037))
 	if err != nil {
 		return "", err
 	}
-	endpoint := netip.AddrPortFrom(w.keeper.Addr, targetPort).String()
+	endpoint := w.at(w.keeper, targetPort).String()
 	for _, want := range []fields{
-		{"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + hbone(pod), "dst.hbone_addr=" + keeperVIP.String()},
-		{"direction=inbound", "src.identity=" + shopID.String(), "dst.addr=" + hbone(pod), "dst.hbone_addr=" + keeperVIP.String()},
-		{"direction=outbound", "src.identity=" + waypointID.String(), "dst.addr=" + hbone(w.keeper), "dst.hbone_addr=" + endpoint},
+		{"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + w.hbone(pod), "dst.hbone_addr=" + w.keeperVIP.String()},
+		{"direction=inbound", "src.identity=" + shopID.String(), "dst.addr=" + w.hbone(pod), "dst.hbone_addr=" + w.keeperVIP.String()},
+		{"direction=outbound", "src.identity=" + waypointID.String(), "dst.addr=" + w.hbone(w.keeper), "dst.hbone_addr=" + endpoint},
 	} {
 		if _, err := awaitLine(ctx, z.Name, z.Log, at, append(want, "bytes_sent=…", "bytes_recv=…")); err != nil {
 			return "", err
 		}
 	}
 	if _, err := awaitLine(ctx, w.server().Name, w.server().Log, server, fields{
-		"direction=inbound", "src.identity=" + waypointID.String(), "src.addr=" + pod.Addr.String() + ":…",
+		"direction=inbound", "src.identity=" + waypointID.String(), "src.addr=" + w.from(pod),
 		"bytes_sent=" + response, "bytes_recv=" + request,
 	}); err != nil {
 		return "", err
 	}
 	e := w.envoys[len(w.envoys)-1]
 	_, err = awaitLine(ctx, "Envoy "+pod.Name, e.Log, 0, fields{
-		"to=" + keeperVIP.String(), "from=" + w.shop.Addr.String() + ":…", "client=" + shopID.String(), "received=" + request, "sent=" + response,
+		"to=" + w.keeperVIP.String(), "from=" + w.from(w.shop), "client=" + shopID.String(), "received=" + request, "sent=" + response,
 	})
 	return fmt.Sprintf("%s bytes there, half-close, %s bytes back, each byte compared; Envoy read from the PROXY header\n%s as destination and %s as client",
-		request, response, keeperVIP, shopID), err
+		request, response, w.keeperVIP, shopID), err
 }
 
 // greet talks to the application after it has answered a few bytes, and returns
@@ -67,7 +68,7 @@ func (w *world) greet(ctx context.Context, to netip.AddrPort, payload []byte) (r
 		return "", "", err
 	}
 	defer s.Close()
-	if err := s.SetDeadline(time.Now().Add(proofLimit)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(console.ProofLimit)); err != nil {
 		return "", "", err
 	}
 	var sending sync.WaitGroup
@@ -91,7 +92,7 @@ func (w *world) greet(ctx context.Context, to netip.AddrPort, payload []byte) (r
 
 // startSandwich starts an Envoy in a captured pod, and makes it the waypoint.
 func (w *world) startSandwich(ctx context.Context) (*cluster.Pod, error) {
-	service := waypointService("sandwich", sandwichVIP)
+	service := waypointService("sandwich", w.sandwichVIP)
 	// Where the policy of the namespace would let nobody in: at its real port.
 	anybody := control.AllowPolicy(control.PolicySpec{
 		Namespace: waypointID.Namespace, Name: "anybody-to-the-waypoint", Principals: []string{"*"}, Ports: []uint16{sandwichPort},
@@ -110,12 +111,12 @@ func (w *world) startSandwich(ctx context.Context) (*cluster.Pod, error) {
 		return nil, err
 	}
 	_, err = w.startEnvoy(ctx, pod, func(files) ([]byte, error) {
-		return sandwich{[]serviceRoute{{"keeper", keeperVIP, netip.AddrPortFrom(w.keeper.Addr, targetPort)}}}.config()
+		return sandwich{w.loopback(), []serviceRoute{{"keeper", w.keeperVIP, w.at(w.keeper, targetPort)}}}.config()
 	})
 	if err != nil {
 		return nil, err
 	}
-	led := keeperService()
+	led := w.keeperService()
 	led.Waypoint = byHostname(sandwichHost)
 	w.keeper.Adapt = func(workload *workloadapi.Workload) { workload.Waypoint = byHostname(sandwichHost) }
 	if err := w.cluster.Plane.Update(control.Update{Services: []*workloadapi.Service{led}}); err != nil {

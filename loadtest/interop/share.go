@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ztunnel/loadtest/app"
+	"ztunnel/loadtest/console"
 )
 
 const (
@@ -28,7 +29,7 @@ func (w *world) share(ctx context.Context) (string, error) {
 	}
 	var sessions []*app.Session
 	for range together {
-		s, err := w.open(ctx, keeperVIP)
+		s, err := w.open(ctx, w.keeperVIP)
 		if err != nil {
 			return "", fmt.Errorf("after %d connections: %w", len(sessions), err)
 		}
@@ -89,7 +90,7 @@ const (
 // stall fills a connection whose client does not read, until nothing goes on.
 // Others in the same tunnel must not notice, nor may anything be lost.
 func (w *world) stall(ctx context.Context) (string, error) {
-	s, err := w.open(ctx, keeperVIP)
+	s, err := w.open(ctx, w.keeperVIP)
 	if err != nil {
 		return "", err
 	}
@@ -115,7 +116,7 @@ func (w *world) stall(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	done, err := w.exchange(ctx, keeperVIP, []byte("x"))
+	done, err := w.exchange(ctx, w.keeperVIP, []byte("x"))
 	if err != nil {
 		return "", fmt.Errorf("while another connection stands still, of which %d bytes were taken: %w", sent, err)
 	}
@@ -127,7 +128,7 @@ func (w *world) stall(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%d more tunnels were opened to Envoy, want the one that was there", opened)
 	}
 	// Only now the client reads.
-	if err := errors.Join(s.CloseWrite(), s.SetReadDeadline(time.Now().Add(proofLimit))); err != nil {
+	if err := errors.Join(s.CloseWrite(), s.SetReadDeadline(time.Now().Add(console.ProofLimit))); err != nil {
 		return "", err
 	}
 	received, err := io.Copy(io.Discard, s)
@@ -139,5 +140,5 @@ func (w *world) stall(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%d bytes came back, want %d", received, want)
 	}
 	return fmt.Sprintf("%.1f MB stood still on the way; %d connections in the same tunnel meanwhile, slowest %s; all came back then",
-		float64(sent)/1e6, len(done), took(slowest(done))), nil
+		float64(sent)/1e6, len(done), console.Took(slowest(done))), nil
 }

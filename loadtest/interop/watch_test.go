@@ -1,12 +1,8 @@
 package interop
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -51,42 +47,6 @@ func TestParseStats(t *testing.T) {
 	}
 }
 
-// A claim counts only if it was tried and held.
-func TestTable(t *testing.T) {
-	for name, test := range map[string]struct {
-		result
-		ok   bool
-		want string
-	}{
-		"held":        {result{done: true, figure: "42 times\nand more"}, true, "✓  1  it works\n        42 times\n        and more"},
-		"failed":      {result{done: true, err: errors.New("no")}, false, "✗  1  it works\n        no"},
-		"not reached": {result{}, false, "✗  1  it works\n        not reached"},
-		"skipped":     {result{done: true, skipped: "not claimed"}, true, "–  1  it works\n        not claimed"},
-	} {
-		var out strings.Builder
-		c := &console{w: &out, start: time.Now()}
-		if got := c.table([]*proof{{claim: "it works", result: test.result}}); got != test.ok || !strings.Contains(out.String(), test.want) {
-			t.Errorf("%s: table = %t, want %t, with %q in:\n%s", name, got, test.ok, test.want, &out)
-		}
-	}
-}
-
-func TestStep(t *testing.T) {
-	var out bytes.Buffer
-	c := &console{w: &out, start: time.Now()}
-	if got, err := c.step(t.Context(), "one thing", func(context.Context) (string, error) { return "figure", nil }); got != "figure" || err != nil {
-		t.Errorf("step = %q, %v, want figure", got, err)
-	}
-	if _, err := c.step(t.Context(), "another", func(context.Context) (string, error) { return "", errors.New("broken") }); err == nil {
-		t.Error("step that fails = nil, want its error")
-	}
-	for _, want := range []string{"one thing", "✓", "✗", `step "another" failed: broken`} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("output has no %q:\n%s", want, &out)
-		}
-	}
-}
-
 // What is no Envoy is told at once; what is no ztunnel fails at a step.
 func TestRunFails(t *testing.T) {
 	needs.Root(t)
@@ -95,7 +55,12 @@ func TestRunFails(t *testing.T) {
 		t.Errorf("Run without Envoy = %t, %v, want an error", ok, err)
 	}
 	ok, err := Run(t.Context(), Config{Binary: "/bin/false", Envoy: "/bin/true", Dir: t.TempDir(), Out: &out})
-	if err != nil || ok || !strings.Contains(out.String(), `three ztunnels" failed`) {
+	if err != nil || ok || strings.Count(out.String(), `three ztunnels" failed`) != len(families) {
 		t.Errorf("Run(/bin/false) = %t, %v, want false; it printed:\n%s", ok, err, &out)
+	}
+	out.Reset()
+	ok, err = Run(t.Context(), Config{Binary: "/bin/false", Envoy: "/bin/true", Dir: t.TempDir(), Out: &out, IPv4: true})
+	if err != nil || ok || strings.Contains(out.String(), "IPv6") {
+		t.Errorf("Run(/bin/false) over IPv4 = %t, %v, want false; it printed:\n%s", ok, err, &out)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
-	"ztunnel/loadtest/mesh"
+	"ztunnel/loadtest/console"
 	"ztunnel/proxy/api/workloadapi"
 )
 
@@ -45,7 +45,7 @@ func told(all []app.Exchange) string {
 		request, response = request+e.Request, response+e.Response
 	}
 	return fmt.Sprintf("%d connections, %d bytes there, half-close, %d bytes back; each byte compared; slowest %s",
-		len(all), request, response, took(slowest(all)))
+		len(all), request, response, console.Took(slowest(all)))
 }
 
 func slowest(all []app.Exchange) (most time.Duration) {
@@ -56,7 +56,7 @@ func slowest(all []app.Exchange) (most time.Duration) {
 }
 
 func (w *world) talk(ctx context.Context) (_ string, err error) {
-	if w.sent, err = w.exchange(ctx, keeperVIP, []byte("x")); err != nil {
+	if w.sent, err = w.exchange(ctx, w.keeperVIP, []byte("x")); err != nil {
 		return "", err
 	}
 	return told(w.sent), nil
@@ -72,33 +72,30 @@ func logged(all []app.Exchange) (request, response string, err error) {
 	return "", "", errNoTraffic
 }
 
-// hbone is where a pod takes HBONE.
-func hbone(p *cluster.Pod) string { return netip.AddrPortFrom(p.Addr, mesh.HBONEPort).String() }
-
 // account compares what all three say about one connection.
 func (w *world) account(ctx context.Context) (string, error) {
 	request, response, err := logged(w.sent)
 	if err != nil {
 		return "", err
 	}
-	endpoint := netip.AddrPortFrom(w.keeper.Addr, targetPort).String()
+	endpoint := w.at(w.keeper, targetPort).String()
 	if _, err := awaitLine(ctx, w.client().Name, w.client().Log, 0, fields{
-		"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + hbone(w.first.pod), "dst.hbone_addr=" + keeperVIP.String(),
+		"direction=outbound", "src.identity=" + shopID.String(), "dst.addr=" + w.hbone(w.first.pod), "dst.hbone_addr=" + w.keeperVIP.String(),
 		"dst.workload=" + w.first.pod.Name, "dst.identity=" + waypointID.String(), "dst.service=" + keeperHost,
 		"bytes_sent=" + request, "bytes_recv=" + response,
 	}); err != nil {
 		return "", err
 	}
 	if _, err := awaitLine(ctx, w.server().Name, w.server().Log, 0, fields{
-		"direction=inbound", "src.addr=" + w.first.pod.Addr.String() + ":…", "src.identity=" + waypointID.String(),
-		"src.workload=" + w.first.pod.Name, "dst.addr=" + hbone(w.keeper), "dst.hbone_addr=" + endpoint,
+		"direction=inbound", "src.addr=" + w.from(w.first.pod), "src.identity=" + waypointID.String(),
+		"src.workload=" + w.first.pod.Name, "dst.addr=" + w.hbone(w.keeper), "dst.hbone_addr=" + endpoint,
 		"dst.workload=" + w.keeper.Name, "bytes_sent=" + response, "bytes_recv=" + request,
 	}); err != nil {
 		return "", err
 	}
 	for _, want := range []fields{
-		{"authority=" + keeperVIP.String(), "code=200", "client=" + shopID.String(), "from=" + w.shop.Addr.String() + ":…", "received=" + request, "sent=" + response},
-		{"authority=" + endpoint, "server=" + keeperID.String(), "to=" + hbone(w.keeper), "received=" + request, "sent=" + response},
+		{"authority=" + w.keeperVIP.String(), "code=200", "client=" + shopID.String(), "from=" + w.from(w.shop), "received=" + request, "sent=" + response},
+		{"authority=" + endpoint, "server=" + keeperID.String(), "to=" + w.hbone(w.keeper), "received=" + request, "sent=" + response},
 	} {
 		if _, err := awaitLine(ctx, "Envoy "+w.first.pod.Name, w.first.Log, 0, want); err != nil {
 			return "", err
@@ -123,7 +120,7 @@ func (w *world) direct(ctx context.Context) (string, error) {
 	var slowest time.Duration
 	for _, p := range []*cluster.Pod{w.shop, w.stranger} {
 		from := w.server().Log.Len()
-		took, err := refused(ctx, p.Namespace, netip.AddrPortFrom(w.keeper.Addr, targetPort))
+		took, err := refused(ctx, p.Namespace, w.at(w.keeper, targetPort))
 		if err != nil {
 			return "", err
 		}
@@ -135,15 +132,15 @@ func (w *world) direct(ctx context.Context) (string, error) {
 			return "", err
 		}
 		if _, err := awaitLine(ctx, w.client().Name, w.client().Log, 0, fields{
-			"direction=outbound", "src.identity=" + p.ID.String(), "dst.addr=" + hbone(w.keeper), "error=http status: 401 Unauthorized",
+			"direction=outbound", "src.identity=" + p.ID.String(), "dst.addr=" + w.hbone(w.keeper), "error=http status: 401 Unauthorized",
 		}); err != nil {
 			return "", err
 		}
 	}
 	// The same identity as just now, by way of the waypoint.
-	_, err := app.Say(ctx, w.shop.Namespace, keeperVIP, []byte("hello"))
+	_, err := app.Say(ctx, w.shop.Namespace, w.keeperVIP, []byte("hello"))
 	return fmt.Sprintf("%s only; %s and %s refused within %s (CONNECT: 401), and still served through the waypoint",
-		waypointID.Principal(), shopID.Principal(), strangerID.Principal(), took(slowest)), err
+		waypointID.Principal(), shopID.Principal(), strangerID.Principal(), console.Took(slowest)), err
 }
 
 // workload gives the server's workload the waypoint, so that its address leads
@@ -157,24 +154,24 @@ func (w *world) workload(ctx context.Context) (string, error) {
 		return "", err
 	}
 	from, at := w.current.Log.Len(), w.client().Log.Len()
-	to := netip.AddrPortFrom(w.keeper.Addr, targetPort)
+	to := w.at(w.keeper, targetPort)
 	done, err := app.Say(ctx, w.stranger.Namespace, to, app.Payload(nil, loggedSize))
 	if err != nil {
 		return "", err
 	}
 	if _, err := awaitLine(ctx, w.client().Name, w.client().Log, at, fields{
-		"direction=outbound", "dst.addr=" + hbone(w.current.pod), "dst.hbone_addr=" + to.String(), "dst.identity=" + waypointID.String(),
+		"direction=outbound", "dst.addr=" + w.hbone(w.current.pod), "dst.hbone_addr=" + to.String(), "dst.identity=" + waypointID.String(),
 	}); err != nil {
 		return "", err
 	}
 	for _, want := range []fields{
 		{"authority=" + to.String(), "client=" + strangerID.String(), "code=200"},
-		{"authority=" + to.String(), "server=" + keeperID.String(), "to=" + hbone(w.keeper)},
+		{"authority=" + to.String(), "server=" + keeperID.String(), "to=" + w.hbone(w.keeper)},
 	} {
 		if _, err := awaitLine(ctx, "Envoy "+w.current.pod.Name, w.current.Log, from, want); err != nil {
 			return "", err
 		}
 	}
 	return fmt.Sprintf("CONNECT %s by %s to Envoy, and by Envoy to %s; %d bytes there, %d back",
-		to, strangerID.Principal(), hbone(w.keeper), done.Request, done.Response), nil
+		to, strangerID.Principal(), w.hbone(w.keeper), done.Request, done.Response), nil
 }

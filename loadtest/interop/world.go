@@ -8,6 +8,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/control"
 	"ztunnel/loadtest/mesh"
 	"ztunnel/proxy/api/securityapi"
@@ -38,14 +39,6 @@ var (
 	depotID    = identity("remote", "depot")
 )
 
-// The addresses of services. Nobody has them: they exist in the mesh alone.
-var (
-	keeperVIP   = netip.MustParseAddrPort("10.96.0.10:7")
-	waypointVIP = netip.MustParseAddr("10.96.0.11")
-	depotVIP    = netip.MustParseAddrPort("10.96.0.12:7")
-	sandwichVIP = netip.MustParseAddr("10.96.0.13")
-)
-
 // The names of services.
 const (
 	keeperHost   = "keeper.stock.svc.cluster.local"
@@ -60,6 +53,7 @@ func identity(namespace, account string) spiffe.ID {
 
 // world is the mesh of the test.
 type world struct {
+	family
 	cluster *cluster.Cluster
 	cfg     Config
 
@@ -86,24 +80,18 @@ func (w *world) remoteServer() *cluster.Ztunnel {
 	return w.ztunnels[2]
 }
 
-// a step of building.
-type step struct {
-	what string
-	do   func(context.Context) (string, error)
-}
-
-func (w *world) steps() []step {
-	return []step{
-		{"start a control plane, four nodes in two networks, three ztunnels", w.makeNodes},
-		{"add captured pods, and those of waypoint and gateway", w.makePods},
-		{"tell the control plane of services and policies", w.makeServices},
-		{"start Envoy as a waypoint", func(ctx context.Context) (_ string, err error) {
+func (w *world) steps() []console.Step {
+	return []console.Step{
+		{What: "start a control plane, four nodes in two networks, three ztunnels", Do: w.makeNodes},
+		{What: "add captured pods, and those of waypoint and gateway", Do: w.makePods},
+		{What: "tell the control plane of services and policies", Do: w.makeServices},
+		{What: "start Envoy as a waypoint", Do: func(ctx context.Context) (_ string, err error) {
 			w.first, err = w.addWaypoint(ctx, "waypoint-1", 0)
 			w.current = w.first
 			return "", err
 		}},
-		{"start Envoy as the gateway of the other network", w.startGateway},
-		{"wait until the ztunnels know everything", func(ctx context.Context) (string, error) { return "", w.settle(ctx) }},
+		{What: "start Envoy as the gateway of the other network", Do: w.startGateway},
+		{What: "wait until the ztunnels know everything", Do: func(ctx context.Context) (string, error) { return "", w.settle(ctx) }},
 	}
 }
 
@@ -148,8 +136,8 @@ func (w *world) makePods(ctx context.Context) (_ string, err error) {
 	}{
 		{&w.shop, w.near, shopID, nil},
 		{&w.stranger, w.near, strangerID, nil},
-		{&w.keeper, w.far, keeperID, keeperService()},
-		{&w.depot, w.away, depotID, depotService(depotID)},
+		{&w.keeper, w.far, keeperID, w.keeperService()},
+		{&w.depot, w.away, depotID, w.depotService(depotID)},
 	} {
 		spec := cluster.Spec{Name: p.id.ServiceAccount + "-0", ID: p.id, Adapt: w.behindGateway(p.node)}
 		if p.service != nil {
@@ -177,7 +165,7 @@ func (w *world) behindGateway(n *cluster.Node) func(*workloadapi.Workload) {
 	return func(workload *workloadapi.Workload) {
 		workload.NetworkGateway = &workloadapi.GatewayAddress{
 			Destination: &workloadapi.GatewayAddress_Address{Address: &workloadapi.NetworkAddress{
-				Network: abroad, Address: w.gatewayPod.Addr.AsSlice(),
+				Network: abroad, Address: w.addr(w.gatewayPod).AsSlice(),
 			}},
 			HboneMtlsPort: mesh.HBONEPort,
 		}
@@ -201,15 +189,15 @@ func byHostname(host string) *workloadapi.GatewayAddress {
 	}
 }
 
-func keeperService() *workloadapi.Service {
-	s := echo(keeperID.Namespace, keeperID.ServiceAccount, keeperVIP)
+func (w *world) keeperService() *workloadapi.Service {
+	s := echo(keeperID.Namespace, keeperID.ServiceAccount, w.keeperVIP)
 	s.Waypoint = byHostname(waypointHost)
 	return s
 }
 
 // depotService is served by pods of an identity.
-func depotService(id spiffe.ID) *workloadapi.Service {
-	s := echo(depotID.Namespace, depotID.ServiceAccount, depotVIP)
+func (w *world) depotService(id spiffe.ID) *workloadapi.Service {
+	s := echo(depotID.Namespace, depotID.ServiceAccount, w.depotVIP)
 	s.SubjectAltNames = []string{id.String()}
 	return s
 }
@@ -230,14 +218,14 @@ func (w *world) makeServices(context.Context) (string, error) {
 		})
 	}
 	return "", w.cluster.Plane.Update(control.Update{
-		Services: []*workloadapi.Service{keeperService(), waypointService("waypoint", waypointVIP), depotService(depotID)},
+		Services: []*workloadapi.Service{w.keeperService(), waypointService("waypoint", w.waypointVIP), w.depotService(depotID)},
 		Policies: []*securityapi.Authorization{allow(keeperID, waypointID), allow(depotID, shopID)},
 	})
 }
 
 // addWaypoint starts an Envoy and makes it an endpoint of the waypoint's service.
 func (w *world) addWaypoint(ctx context.Context, name string, maxRequests int) (*envoy, error) {
-	pod, err := w.edge.NewPod(cluster.Spec{Name: name, ID: waypointID, Services: []*workloadapi.Service{waypointService("waypoint", waypointVIP)}})
+	pod, err := w.edge.NewPod(cluster.Spec{Name: name, ID: waypointID, Services: []*workloadapi.Service{waypointService("waypoint", w.waypointVIP)}})
 	if err != nil {
 		return nil, err
 	}
@@ -252,16 +240,16 @@ func (w *world) addWaypoint(ctx context.Context, name string, maxRequests int) (
 func (w *world) runWaypoint(ctx context.Context, pod *cluster.Pod, maxRequests int) (*envoy, error) {
 	return w.startEnvoy(ctx, pod, func(own files) ([]byte, error) {
 		return waypoint{
-			files: own, listen: pod.Addr, maxRequests: maxRequests, servers: []spiffe.ID{keeperID},
-			services: []serviceRoute{{"keeper", keeperVIP, netip.AddrPortFrom(w.keeper.Addr, targetPort)}},
+			files: own, listen: w.addr(pod), maxRequests: maxRequests, servers: []spiffe.ID{keeperID},
+			services: []serviceRoute{{"keeper", w.keeperVIP, w.at(w.keeper, targetPort)}},
 		}.config()
 	})
 }
 
 func (w *world) startGateway(ctx context.Context) (_ string, err error) {
 	w.gateway, err = w.startEnvoy(ctx, w.gatewayPod, func(own files) ([]byte, error) {
-		return gateway{files: own, listen: w.gatewayPod.Addr, services: []gatewayRoute{
-			{"depot", fmt.Sprintf("%s:%d", depotHost, servicePort), w.depot.Addr},
+		return gateway{files: own, listen: w.addr(w.gatewayPod), services: []gatewayRoute{
+			{"depot", fmt.Sprintf("%s:%d", depotHost, servicePort), w.addr(w.depot)},
 		}}.config()
 	})
 	if err != nil {
@@ -274,7 +262,7 @@ func (w *world) startGateway(ctx context.Context) (_ string, err error) {
 // istiod tells of those of other networks.
 func (w *world) expectGateway(id spiffe.ID) error {
 	w.gatewayPod.Adapt = func(workload *workloadapi.Workload) {
-		workload.Uid = fmt.Sprintf("NetworkGateway/%s/%s/%d", abroad, w.gatewayPod.Addr, mesh.HBONEPort)
+		workload.Uid = fmt.Sprintf("NetworkGateway/%s/%s/%d", abroad, w.addr(w.gatewayPod), mesh.HBONEPort)
 		workload.Network, workload.Namespace, workload.ServiceAccount = abroad, id.Namespace, id.ServiceAccount
 	}
 	return w.gatewayPod.Publish(false)
@@ -309,4 +297,4 @@ func (w *world) closeSessions() {
 }
 
 // since is a duration as people read it.
-func since(start time.Time) string { return took(time.Since(start)) }
+func since(start time.Time) string { return console.Took(time.Since(start)) }

@@ -12,6 +12,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/control"
 	"ztunnel/loadtest/mesh"
 	"ztunnel/proxy/api/securityapi"
@@ -106,13 +107,13 @@ func (w *world) deny(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("a user's connection: %w", err)
 	}
-	figure := fmt.Sprintf("a user's connection, after %d pings, %s after the change", user.Pings, took(cut))
+	figure := fmt.Sprintf("a user's connection, after %d pings, %s after the change", user.Pings, console.Took(cut))
 	if w.claims {
 		readerCut, err := app.UntilCut(reader, start, cutLimit)
 		if err != nil {
 			return "", fmt.Errorf("a reader's connection: %w", err)
 		}
-		figure += fmt.Sprintf(", a reader's after %s", took(readerCut))
+		figure += fmt.Sprintf(", a reader's after %s", console.Took(readerCut))
 	}
 	if _, err := w.awaitLine(ctx, w.of(w.keeper), "access", "connection complete", map[string]string{"error": "connection closed due to policy change"}); err != nil {
 		return "", err
@@ -128,7 +129,7 @@ func (w *world) deny(ctx context.Context) (string, error) {
 	if err := w.untilAllowed(ctx); err != nil {
 		return "", fmt.Errorf("after the policy was taken back: %w", err)
 	}
-	return figure + fmt.Sprintf("; a new one refused; taken back: allowed after %s", took(time.Since(start))), nil
+	return figure + fmt.Sprintf("; a new one refused; taken back: allowed after %s", console.Took(time.Since(start))), nil
 }
 
 // openReader reads the metrics of the stock's ztunnel once, and leaves the

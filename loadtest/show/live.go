@@ -10,6 +10,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/mesh"
 )
 
@@ -45,7 +46,7 @@ func (w *world) addPod(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("it talks to a service: %w", err)
 	}
 	return fmt.Sprintf("%s until its network was made and ztunnel had it, %s until another node's pod talked to it (%d tries), %s until it had used a service",
-		took(captured), took(served), tries, took(time.Since(start))), nil
+		console.Took(captured), console.Took(served), tries, console.Took(time.Since(start))), nil
 }
 
 // goneLimit is how long an answer is waited for that should not come.
@@ -91,7 +92,7 @@ func (w *world) removePod(ctx context.Context) (string, error) {
 	if err := w.untilForgotten(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("ztunnel said so after %s, its open connection ended after %s; others of the node were not touched", took(told), took(cut)), nil
+	return fmt.Sprintf("ztunnel said so after %s, its open connection ended after %s; others of the node were not touched", console.Took(told), console.Took(cut)), nil
 }
 
 // untilForgotten waits until the pod is not in the node's config dump any more.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ztunnel/loadtest/app"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/mesh"
 )
 
@@ -37,7 +38,7 @@ func (w *world) names(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("over %s: %w", q.network, err)
 		}
-		took := took(time.Since(start))
+		took := console.Took(time.Since(start))
 		if !slices.Equal(got, want) {
 			return "", fmt.Errorf("over %s: %s has the addresses %v, want %v", q.network, q.name, got, want)
 		}

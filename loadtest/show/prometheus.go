@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ztunnel/loadtest/app"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/mesh"
 )
 
@@ -25,7 +26,7 @@ const prometheusAddr = "127.0.0.1:9090"
 func (w *world) runPrometheus(ctx context.Context) (string, error) {
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
-		return "", &skipError{"not installed: skipped"}
+		return "", &console.SkipError{Why: "not installed: skipped"}
 	}
 	start := time.Now()
 	var targets []string
@@ -50,7 +51,7 @@ func (w *world) runPrometheus(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w; the last lines of Prometheus:\n%s", err, strings.Join(w.prometheusServer.Log.Tail(tailLines), "\n"))
 	}
-	return figure + fmt.Sprintf(", %s after its start", took(time.Since(start))), nil
+	return figure + fmt.Sprintf(", %s after its start", console.Took(time.Since(start))), nil
 }
 
 // queryPrometheus waits until all queries have the answers that they should.

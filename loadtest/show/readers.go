@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/mesh"
 )
 
@@ -42,7 +43,7 @@ func (w *world) readOf(ctx context.Context, z *cluster.Ztunnel) (string, error) 
 		}
 	}
 	elapsed := time.Since(start) / time.Duration(2*len(addrs))
-	figure := fmt.Sprintf("HTTP 200, %d series, %s a read", last.series(), took(elapsed))
+	figure := fmt.Sprintf("HTTP 200, %d series, %s a read", last.series(), console.Took(elapsed))
 	if !w.claims {
 		_, err := w.awaitLine(ctx, z, "access", "connection complete", map[string]string{
 			"direction": "inbound", "src.identity": w.prometheus.ID.String(), "dst.hbone_addr": addrs[0].String(),
@@ -84,7 +85,7 @@ func (w *world) readAsStranger(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	figure := fmt.Sprintf("%d tries at both nodes, 0 bytes, closed within %s (CONNECT: 401)", tries, took(slowest))
+	figure := fmt.Sprintf("%d tries at both nodes, 0 bytes, closed within %s (CONNECT: 401)", tries, console.Took(slowest))
 	if !w.claims {
 		line, err := w.awaitLine(ctx, w.ztunnels[1], "access", "connection complete", map[string]string{
 			"direction": "inbound", "src.identity": w.stranger.ID.String(),
@@ -113,7 +114,7 @@ func (w *world) readAsStranger(ctx context.Context) (string, error) {
 // namespace.
 func (w *world) readInPlaintext(ctx context.Context) (string, error) {
 	if !w.claims {
-		return "", &skipError{fmt.Sprintf("not claimed by this ztunnel: port %d is open to anybody in plaintext", mesh.MetricsPort)}
+		return "", &console.SkipError{Why: fmt.Sprintf("not claimed by this ztunnel: port %d is open to anybody in plaintext", mesh.MetricsPort)}
 	}
 	tries := 0
 	for _, z := range w.ztunnels {

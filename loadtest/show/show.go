@@ -2,12 +2,12 @@ package show
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 )
 
 // timeLimit ends a demonstration that hangs; it takes a fraction of it.
@@ -34,7 +34,7 @@ type Config struct {
 // all was true. The error says that there could be no mesh; it is
 // [os.ErrPermission] if the process may not make one.
 func Run(ctx context.Context, c Config) (bool, error) {
-	out := newConsole(c.Out)
+	out := console.New(c.Out)
 	limited, cancel := context.WithTimeout(ctx, timeLimit)
 	defer cancel()
 	network, err := cluster.New(cluster.Config{
@@ -47,32 +47,23 @@ func Run(ctx context.Context, c Config) (bool, error) {
 	ok := w.show(limited, out, c)
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(out.w, "\nInterrupted. Everything is removed.")
+		fmt.Fprintln(out, "\nInterrupted. Everything is removed.")
 		ok = false
 	case c.Keep && w.built:
-		w.tell(out.w)
+		w.tell(out)
 		<-ctx.Done()
 	}
 	if err := network.Close(); err != nil {
-		fmt.Fprintf(out.w, "remove the mesh: %v\n", err)
+		fmt.Fprintf(out, "remove the mesh: %v\n", err)
 		ok = false
 	}
 	return ok, nil
 }
 
 // show builds the mesh and proves what there is to prove.
-func (w *world) show(ctx context.Context, out *console, c Config) bool {
+func (w *world) show(ctx context.Context, out *console.Console, c Config) bool {
 	if w.built = w.build(ctx, out); !w.built || c.Quiet {
 		return w.built
 	}
-	proofs := w.proofs()
-	for _, p := range proofs {
-		if ctx.Err() == nil {
-			w.prove(ctx, out, p)
-		}
-	}
-	if errors.Is(context.Cause(ctx), context.Canceled) {
-		return false // interrupted: a table would say little
-	}
-	return out.table(proofs)
+	return out.Prove(ctx, "What was proven, and measured just now:", w.proofs(), func() { w.tails(out) })
 }

@@ -1,14 +1,11 @@
 package show
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/expfmt"
@@ -137,55 +134,5 @@ func TestListensAt(t *testing.T) {
 	}
 	if _, err := listensAt(path, 1); err == nil {
 		t.Error("listensAt of an empty file = nil, want an error")
-	}
-}
-
-// A claim counts only if it was tried and held.
-func TestTable(t *testing.T) {
-	held := func() *proof {
-		return &proof{line: 2, claim: "it works", result: result{done: true, figure: "42 times"}}
-	}
-	for name, test := range map[string]struct {
-		proof *proof
-		ok    bool
-		want  string
-	}{
-		"held":        {held(), true, "✓  2  it works\n        42 times"},
-		"failed":      {&proof{line: 2, claim: "it works", result: result{done: true, err: errors.New("no")}}, false, "✗  2  it works\n        no"},
-		"not reached": {&proof{line: 2, claim: "it works"}, false, "✗  2  it works\n        not reached"},
-		"skipped":     {&proof{line: 2, claim: "it works", result: result{done: true, skipped: "not installed: skipped"}}, true, "–  2  it works\n        not installed: skipped"},
-		"failed step": {&proof{result: result{done: true, err: errors.New("no")}}, false, "NOT all"},
-	} {
-		var out strings.Builder
-		if got := newConsole(&out).table([]*proof{test.proof}); got != test.ok || !strings.Contains(out.String(), test.want) {
-			t.Errorf("%s: table = %t, want %t, with %q in:\n%s", name, got, test.ok, test.want, &out)
-		}
-	}
-	var out strings.Builder
-	first := &proof{line: 1, claim: "first", result: result{done: true}}
-	newConsole(&out).table([]*proof{held(), first})
-	if text := out.String(); strings.Index(text, "first") > strings.Index(text, "it works") {
-		t.Errorf("the table is not in the order of its lines:\n%s", text)
-	}
-}
-
-func TestStep(t *testing.T) {
-	var out strings.Builder
-	c := newConsole(&out)
-	if !c.step(t.Context(), "one thing", func(context.Context) (string, error) { return "figure", nil }) {
-		t.Error("step = false, want true")
-	}
-	if c.step(t.Context(), "another", func(context.Context) (string, error) { return "", errors.New("broken") }) {
-		t.Error("step that fails = true, want false")
-	}
-	for _, want := range []string{"one thing", "✓", "figure", "✗", `step "another" failed: broken`} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("output has no %q:\n%s", want, &out)
-		}
-	}
-	for d, want := range map[time.Duration]string{300 * time.Microsecond: "0.3 ms", 35 * time.Millisecond: "35 ms", 1500 * time.Millisecond: "1.50 s"} {
-		if got := took(d); got != want {
-			t.Errorf("took(%v) = %q, want %q", d, got, want)
-		}
 	}
 }

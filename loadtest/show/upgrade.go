@@ -9,6 +9,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 )
 
 // upgrade replaces the ztunnel of the stock's node while a connection is open:
@@ -52,7 +53,7 @@ func (w *world) upgrade(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("the new one ready after %s; in the %s after SIGTERM to the old one %d pings answered and %s; exit status 0 %s after the connection's end",
-		took(ready), took(open), pings, news, took(ended-open)), nil
+		console.Took(ready), console.Took(open), pings, news, console.Took(ended-open)), nil
 }
 
 // whileDraining uses the open connection, and new ones, for a second. It tells
@@ -61,7 +62,7 @@ func (w *world) whileDraining(ctx context.Context, old *cluster.Ztunnel, user *a
 	complete, lost := 0, 0
 	for start := time.Now(); time.Since(start) < time.Second; {
 		if err := user.Ping(); err != nil {
-			return "", fmt.Errorf("%s after SIGTERM: %w", took(time.Since(start)), err)
+			return "", fmt.Errorf("%s after SIGTERM: %w", console.Took(time.Since(start)), err)
 		}
 		limited, cancel := context.WithTimeout(ctx, time.Second)
 		_, err := app.Say(limited, w.shopper.Namespace, w.services()[0], []byte("hello"))
@@ -70,7 +71,7 @@ func (w *world) whileDraining(ctx context.Context, old *cluster.Ztunnel, user *a
 		case err == nil:
 			complete++
 		case w.claims:
-			return "", fmt.Errorf("a new connection, %s after SIGTERM: %w", took(time.Since(start)), err)
+			return "", fmt.Errorf("a new connection, %s after SIGTERM: %w", console.Took(time.Since(start)), err)
 		default:
 			lost++
 		}

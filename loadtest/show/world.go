@@ -9,6 +9,7 @@ import (
 
 	"ztunnel/loadtest/app"
 	"ztunnel/loadtest/cluster"
+	"ztunnel/loadtest/console"
 	"ztunnel/loadtest/control"
 	"ztunnel/loadtest/mesh"
 	"ztunnel/proxy/api/securityapi"
@@ -63,26 +64,16 @@ func identity(namespace, account string) spiffe.ID {
 }
 
 // build makes network, control plane, applications and ztunnels.
-func (w *world) build(ctx context.Context, out *console) bool {
-	steps := []struct {
-		what string
-		do   func(context.Context) (string, error)
-	}{
-		{"start a control plane, two nodes and their CNI agents", w.makeNodes},
-		{"start two ztunnels and wait until they are ready", w.startZtunnels},
-		{"tell the control plane of service and policies", w.makePolicies},
-		{"add five captured pods and one that is not", w.makePods},
-		{"start the applications", w.startApps},
-		{"wait until the shop may use the stock", w.settle},
-		{"see what the ztunnel claims", w.detect},
-	}
-	for _, s := range steps {
-		if !out.step(ctx, s.what, s.do) {
-			w.tails(out)
-			return false
-		}
-	}
-	return true
+func (w *world) build(ctx context.Context, out *console.Console) bool {
+	return out.Steps(ctx, []console.Step{
+		{What: "start a control plane, two nodes and their CNI agents", Do: w.makeNodes},
+		{What: "start two ztunnels and wait until they are ready", Do: w.startZtunnels},
+		{What: "tell the control plane of service and policies", Do: w.makePolicies},
+		{What: "add five captured pods and one that is not", Do: w.makePods},
+		{What: "start the applications", Do: w.startApps},
+		{What: "wait until the shop may use the stock", Do: w.settle},
+		{What: "see what the ztunnel claims", Do: w.detect},
+	}, func() { w.tails(out) })
 }
 
 func (w *world) makeNodes(context.Context) (string, error) {
@@ -178,7 +169,7 @@ func (w *world) makePods(ctx context.Context) (string, error) {
 		return "", err
 	}
 	w.outsider = outsider
-	return fmt.Sprintf("%s each", took(each)), outsider.Publish(false)
+	return fmt.Sprintf("%s each", console.Took(each)), outsider.Publish(false)
 }
 
 func (w *world) startApps(ctx context.Context) (string, error) {

@@ -44,6 +44,24 @@ func Curl(t testing.TB) string {
 	return program(t, "curl", "curl")
 }
 
+// Dig returns the path of dig.
+func Dig(t testing.TB) string {
+	t.Helper()
+	return program(t, "dig", "bind9-dnsutils")
+}
+
+// Nsupdate returns the path of nsupdate.
+func Nsupdate(t testing.TB) string {
+	t.Helper()
+	return program(t, "nsupdate", "bind9-dnsutils")
+}
+
+// Getent returns the path of getent, which asks as all programs with glibc do.
+func Getent(t testing.TB) string {
+	t.Helper()
+	return program(t, "getent", "libc-bin")
+}
+
 // program returns the path of a program that a Debian package has.
 func program(t testing.TB, name, pkg string) string {
 	t.Helper()

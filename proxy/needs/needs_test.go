@@ -37,7 +37,9 @@ func TestMissing(t *testing.T) {
 
 func TestPrograms(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for name, needs := range map[string]func(testing.TB) string{"promtool": Promtool, "curl": Curl} {
+	for name, needs := range map[string]func(testing.TB) string{
+		"promtool": Promtool, "curl": Curl, "dig": Dig, "nsupdate": Nsupdate, "getent": Getent,
+	} {
 		if r := ended(func(t testing.TB) { needs(t) }); !r.skipped && !r.failed {
 			t.Errorf("the test went on without %s", name)
 		}

@@ -1,14 +1,7 @@
 package outbound_test
 
 import (
-	"context"
-	"crypto/x509"
-	"log/slog"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
-	"time"
 
 	"ztunnel/proxy/hbone"
 	"ztunnel/proxy/identity"
@@ -21,17 +14,15 @@ import (
 
 // revocations are those of a file, which the pod heeds.
 type revocations struct {
-	*identity.CRL
+	*identitytest.CRLFile
 	pod   *pod
 	below *identitytest.CA // the issuer of all certificates, below the root of the pod's CA
-	path  string
 }
 
 // heeding makes a pod that heeds revocations, of which there is no file yet.
 func heeding(t *testing.T) *revocations {
 	t.Helper()
-	r := &revocations{path: filepath.Join(t.TempDir(), "ca-crl.pem")}
-	r.CRL = identity.NewCRL(identity.CRLConfig{Path: r.path, Interval: 5 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	r := &revocations{CRLFile: identitytest.NewCRLFile(t)}
 	r.pod = newPod(t, func(p *pod, c *outbound.Config) {
 		p.ca.TLS.Revocation = r.CRL
 		r.below = p.ca.Intermediate(t)
@@ -42,18 +33,6 @@ func heeding(t *testing.T) *revocations {
 		c.Pool = p.pool
 	})
 	return r
-}
-
-// revoke makes these, of an issuer, the revoked ones.
-func (r *revocations) revoke(t *testing.T, by *identitytest.CA, certificates ...*x509.Certificate) {
-	t.Helper()
-	next := r.path + ".next"
-	if err := os.WriteFile(next, by.CRL(t, certificates...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(next, r.path); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // server is the certificate of the waypoint.
@@ -73,8 +52,8 @@ func (r *revocations) server(t *testing.T) *identity.Certificate {
 // A server whose certificate was revoked, or that of its issuer, gets nothing.
 func TestFailure_RevokedServer(t *testing.T) {
 	for name, revoke := range map[string]func(t *testing.T, r *revocations){
-		"itself":     func(t *testing.T, r *revocations) { r.revoke(t, r.below, r.server(t).Leaf()) },
-		"its issuer": func(t *testing.T, r *revocations) { r.revoke(t, r.pod.ca, r.below.Issuer()) },
+		"itself":     func(t *testing.T, r *revocations) { r.Revoke(t, r.below, r.server(t).Leaf()) },
+		"its issuer": func(t *testing.T, r *revocations) { r.Revoke(t, r.pod.ca, r.below.Issuer()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := heeding(t)
@@ -90,14 +69,11 @@ func TestFailure_RevokedServer(t *testing.T) {
 func TestHBONE_RevokedMeanwhile(t *testing.T) {
 	r := heeding(t)
 	r.pod.waypoint(t)
-	r.revoke(t, r.below)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = r.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	r.Revoke(t, r.below)
+	r.Follow(t)
 	app := r.pod.connect(t, at(proxytest.Echo(t, waypointIP).Port()))
 	proxytest.Say(t, app, "before")
-	r.revoke(t, r.below, r.server(t).Leaf())
+	r.Revoke(t, r.below, r.server(t).Leaf())
 	_ = proxytest.Ended(app)
 	r.pod.complete(t, "ERROR", "error=connection closed: peer certificate revoked by CRL")
 	r.pod.failed(t, connection.FlagRevoked, "connection closed: peer certificate revoked by CRL")

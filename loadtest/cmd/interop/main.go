@@ -1,10 +1,13 @@
 // Command interop proves that ztunnel works with a real Envoy as a waypoint and
 // as an east-west gateway, in a mesh on one machine.
 //
-//	interop -envoy ENVOY [-bin ZTUNNEL]
+//	interop -envoy ENVOY [-bin ZTUNNEL] [-ipv4]
 //
 // Without -bin it builds the ztunnel of this repository; with -bin, any drop-in
 // binary may take part, and what only this repository's claims is left out.
+//
+// All is done over IPv4 and again over IPv6; with -ipv4, for a kernel that has no
+// other, over IPv4 alone.
 //
 // It needs root, or a kernel that lets users make user namespaces, and touches
 // nothing of the host's network. The exit status is 1 if anything failed.
@@ -30,6 +33,7 @@ func main() {
 	flag.StringVar(&c.Envoy, "envoy", "", "`path` of Envoy")
 	flag.StringVar(&c.Binary, "bin", "", "`path` of a ztunnel; that of this repository is built if empty")
 	flag.BoolVar(&c.Own, "own", false, "hold the binary of -bin to all that this repository claims")
+	flag.BoolVar(&c.IPv4, "ipv4", false, "leave out IPv6")
 	flag.Parse()
 	if flag.NArg() > 0 || c.Envoy == "" {
 		flag.Usage()
@@ -66,7 +70,7 @@ func run(c interop.Config) (int, error) {
 	}
 	const needsRoot = "it needs root, or a kernel that lets users make user namespaces: %w"
 	if !mesh.Privileged() {
-		status, err := mesh.Enter([]string{"-bin=" + c.Binary, "-envoy=" + c.Envoy, fmt.Sprintf("-own=%t", c.Own)})
+		status, err := mesh.Enter([]string{"-bin=" + c.Binary, "-envoy=" + c.Envoy, fmt.Sprintf("-own=%t", c.Own), fmt.Sprintf("-ipv4=%t", c.IPv4)})
 		if err != nil {
 			return 1, fmt.Errorf(needsRoot, err)
 		}
