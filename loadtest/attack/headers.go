@@ -79,6 +79,8 @@ func slowHeaders(a *attacker) {
 		if len(held) < slowTunnels {
 			if t := a.open(); t != nil && unfinished(t) && t.push() {
 				held = append(held, t)
+			} else if t != nil {
+				t.close()
 			}
 			continue
 		}

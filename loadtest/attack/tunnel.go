@@ -61,6 +61,7 @@ func (a *attacker) open() *tunnel {
 		abort(raw)
 		return nil
 	}
+	_ = raw.SetReadDeadline(time.Time{}) // answers are taken until the end
 	out := bufio.NewWriterSize(c, 16<<10)
 	t := &tunnel{Framer: http2.NewFramer(out, nil), raw: raw, out: out, next: 1, done: make(chan struct{})}
 	t.AllowIllegalWrites = true
@@ -84,7 +85,7 @@ func (t *tunnel) close() {
 
 // push sends what was written, and reports whether the tunnel still takes it.
 func (t *tunnel) push() bool {
-	_ = t.raw.SetDeadline(time.Now().Add(patience))
+	_ = t.raw.SetWriteDeadline(time.Now().Add(patience))
 	return t.out.Flush() == nil
 }
 

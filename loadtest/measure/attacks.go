@@ -76,7 +76,7 @@ func Attacks(ctx context.Context, c Config) (*Result, error) {
 	}
 	defer restore()
 	a.header()
-	ok := true
+	ok, some := true, false
 	for i := range attack.All {
 		one := &attack.All[i]
 		if c.Only != "" && !strings.Contains(one.Name, c.Only) {
@@ -86,7 +86,10 @@ func Attacks(ctx context.Context, c Config) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", one.Name, err)
 		}
-		ok = ok && fine
+		ok, some = ok && fine, true
+	}
+	if !some {
+		return nil, fmt.Errorf("there is no attack with %q in its name", c.Only)
 	}
 	return &Result{Measure: "attacks", OK: ok, Figures: a.figures}, nil
 }
@@ -203,8 +206,8 @@ func (a *attacks) measure(ctx context.Context, one *attack.Attack) (bool, error)
 		if err != nil {
 			return false, err
 		}
-		o.ratios = append(o.ratios, percentile(attacked.Pings, 99)/percentile(quiet.Pings, 99))
-		o.newRatios = append(o.newRatios, percentile(attacked.Connects, 99)/percentile(quiet.Connects, 99))
+		o.ratios = append(o.ratios, a.ratio(attacked.Pings, quiet.Pings))
+		o.newRatios = append(o.newRatios, a.ratio(attacked.Connects, quiet.Connects))
 		o.quiet.add(quiet)
 		o.attacked.add(attacked)
 		if err := a.wait(ctx, recovery); err != nil {
@@ -216,6 +219,15 @@ func (a *attacks) measure(ctx context.Context, one *attack.Attack) (bool, error)
 		return false, err
 	}
 	return a.tell(one, &o), nil
+}
+
+// ratio compares the 99th percentiles of what was seen in an attack and in quiet.
+// If nothing came back in the attack, something took longer than the turn.
+func (a *attacks) ratio(attacked, quiet []int64) float64 {
+	if len(attacked) == 0 {
+		attacked = []int64{a.length.Microseconds()}
+	}
+	return percentile(attacked, 99) / percentile(quiet, 99)
 }
 
 // during attacks, and returns what the witness sees meanwhile.

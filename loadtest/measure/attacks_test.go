@@ -44,6 +44,26 @@ func TestStatusSize(t *testing.T) {
 	}
 }
 
+// A turn in which nothing came back is the worst of all, and not the best.
+func TestRatio(t *testing.T) {
+	a := &attacks{length: time.Second}
+	quiet := []int64{100}
+	if got := a.ratio([]int64{250}, quiet); got != 2.5 {
+		t.Errorf("ratio = %g, want 2.5", got)
+	}
+	if got := a.ratio(nil, quiet); got != 1e4 {
+		t.Errorf("ratio without an answer = %g, want %g", got, 1e4)
+	}
+}
+
+// Nothing measured is no success.
+func TestAttacks_None(t *testing.T) {
+	c := Config{Binary: testBinary(t), Dir: t.TempDir(), For: slotTime, Only: "kindness", Out: new(strings.Builder)}
+	if r, err := Attacks(t.Context(), c); err == nil {
+		t.Errorf("Attacks of no name = %+v, want an error", r)
+	}
+}
+
 // An outcome is bad if those who behave got slower, failed or saw nothing, or if
 // memory grew.
 func TestTell(t *testing.T) {

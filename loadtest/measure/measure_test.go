@@ -123,9 +123,14 @@ func run(t *testing.T, length time.Duration, measure func(context.Context, Confi
 	return out.String()
 }
 
+// Whether the control plane keeps up, for which it yields to all others, depends
+// on what else the machine does. All else must be well.
 func TestUpdates(t *testing.T) {
-	if out := run(t, time.Second, Updates); !strings.Contains(out, "all acknowledged") {
-		t.Errorf("it printed:\n%s", out)
+	var out strings.Builder
+	_, err := Updates(t.Context(), Config{Binary: testBinary(t), Dir: t.TempDir(), For: time.Second, Out: &out})
+	text := out.String()
+	if err != nil || !strings.Contains(text, "all acknowledged") || !strings.Contains(text, ", 0 rejected") || strings.Contains(text, "does not know the last change") {
+		t.Errorf("Updates = %v; it printed:\n%s", err, text)
 	}
 }
 

@@ -44,6 +44,7 @@ type names struct {
 	upstream netip.Addr
 	db       netip.Addr // endpoint of the headless service
 	figures  map[string]float64
+	only     string // part of the names of the classes to measure
 	asked    int
 }
 
@@ -63,18 +64,24 @@ var wildAddr = netip.AddrFrom4([4]byte{10, 96, 0, 20})
 // All is well if every answer was right, and hardly a question had none: UDP
 // loses some where a process does not get the processor for a while.
 func Names(ctx context.Context, c Config) (*Result, error) {
-	n := &names{dir: c.Dir, rate: c.Rate, length: c.For, figures: map[string]float64{}}
+	n := &names{dir: c.Dir, rate: c.Rate, length: c.For, only: c.Only, figures: map[string]float64{}}
 	if err := n.build(ctx, c); err != nil {
 		return nil, err
 	}
 	defer n.Close() //nolint:errcheck // the figures are there
-	ok := true
+	ok, some := true, false
 	for _, class := range n.classes() {
+		if !strings.Contains(class.name, n.only) {
+			continue
+		}
 		fine, err := n.measure(ctx, class)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", class.name, err)
 		}
-		ok = ok && fine
+		ok, some = ok && fine, true
+	}
+	if !some {
+		return nil, fmt.Errorf("there is no kind of name with %q in its name", n.only)
 	}
 	return &Result{Measure: "names", OK: ok, Figures: n.figures}, nil
 }

@@ -195,6 +195,7 @@ func (u *upgrades) hold(ctx context.Context, r route) {
 			return
 		}
 		if !u.opened(err) {
+			<-tick.C
 			continue
 		}
 		for err == nil && ctx.Err() == nil {

@@ -69,7 +69,7 @@ func main() {
 	flag.DurationVar(&o.length, "for", 0, "how long to measure (updates: 1m, soak: 1h, each turn of an attack: 2s, each kind of name: 3s)")
 	flag.IntVar(&o.rounds, "rounds", 200, "how many upgrades to make")
 	flag.IntVar(&o.rate, "rate", 0, "how many connections (upgrades: 200) or questions (names: 2000) a second to make")
-	flag.StringVar(&o.only, "only", "", "only attacks whose names contain `text`")
+	flag.StringVar(&o.only, "only", "", "only attacks, or kinds of name, whose names contain `text`")
 	flag.StringVar(&o.against, "against", "", "`path` of a second ztunnel to measure in turns with the first")
 	flag.IntVar(&o.pairs, "pairs", 1, "how many turns each binary has")
 	flag.StringVar(&o.json, "json", "", "`path` of a file that results are added to, as lines of JSON")
@@ -83,7 +83,7 @@ func main() {
 
 // run returns the exit status, which is not 0 with an error.
 func (o *options) run() (int, error) {
-	if flag.NArg() > 0 || o.measure != "" && !slices.Contains(measures, o.measure) || o.rounds < 1 || o.rate < 0 || o.pairs < 1 {
+	if flag.NArg() > 0 || o.measure != "" && !slices.Contains(measures, o.measure) || o.length < 0 || o.rounds < 1 || o.rate < 0 || o.pairs < 1 {
 		flag.Usage()
 		return 2, nil
 	}
@@ -147,7 +147,7 @@ func (o *options) act(ctx context.Context, dir string) (bool, error) {
 		config.For, config.Only = cmp.Or(o.length, 2*time.Second), o.only
 		return o.turns(ctx, measure.Attacks, config)
 	case "names":
-		config.For, config.Rate = cmp.Or(o.length, 3*time.Second), cmp.Or(o.rate, 2000)
+		config.For, config.Rate, config.Only = cmp.Or(o.length, 3*time.Second), cmp.Or(o.rate, 2000), o.only
 		return o.turns(ctx, measure.Names, config)
 	}
 	return show.Run(ctx, show.Config{
