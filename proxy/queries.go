@@ -22,7 +22,7 @@ func (n *Node) DNSConfig(pod workload.Info, addrs []netip.AddrPort, sockets *soc
 		Domain: n.Config.ClusterDomain, IPv6: n.Config.IPv6, PreferredNamespace: n.Config.PreferredServiceNamespace,
 		Upstreams: Upstreams(n.Config, n.Hosts), Go: n.Go, Panics: &n.panics, Queries: n.queryLog(), Log: log,
 	}
-	c.Upstreams.Control, c.Upstreams.DialUDP = sockets.Control, sockets.DialPacket
+	c.Upstreams.Control, c.Upstreams.OpenUDP = sockets.Control, sockets.OpenPackets
 	if n.Config.Mode == config.Dedicated {
 		c.Search = n.Config.Resolver.Search
 	}

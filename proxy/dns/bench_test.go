@@ -59,15 +59,14 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// Questions that nobody has asked before, which a resolver answers at once.
-func BenchmarkForward(b *testing.B) {
+// answering is a resolver that answers every question with one address, at once.
+func answering(b *testing.B) netip.AddrPort {
 	resolver, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	var serving sync.WaitGroup
-	defer serving.Wait()
-	defer resolver.Close()
+	b.Cleanup(func() { resolver.Close(); serving.Wait() })
 	serving.Go(func() {
 		record := []byte{0xc0, headerLen, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1}
 		for m := make([]byte, 512); ; {
@@ -79,7 +78,12 @@ func BenchmarkForward(b *testing.B) {
 			_, _ = resolver.WriteToUDPAddrPort(append(m[:n:n], record...), from)
 		}
 	})
-	f := newForwarder(&Upstreams{Servers: []netip.AddrPort{netip.MustParseAddrPort(resolver.LocalAddr().String())}}, nil)
+	return netip.MustParseAddrPort(resolver.LocalAddr().String())
+}
+
+// Questions that nobody has asked before, on behalf of this process.
+func BenchmarkForward(b *testing.B) {
+	f := newForwarder(&Upstreams{Servers: []netip.AddrPort{answering(b)}}, nil)
 	n := 0
 	b.ReportAllocs()
 	for b.Loop() {
@@ -91,5 +95,33 @@ func BenchmarkForward(b *testing.B) {
 			b.Fatalf("%v, %v", r, err)
 		}
 		n++
+	}
+}
+
+// The same of a client over UDP, one after the other.
+func BenchmarkServe_Forward(b *testing.B) {
+	s := listen(b, Config{Upstreams: Upstreams{Servers: []netip.AddrPort{answering(b)}}})
+	s.Start(func(err error) { b.Error(err) })
+	c, err := net.Dial("udp", s.udp[0].LocalAddr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	query, err := new(dns.Msg).SetQuestion("host00000000.test.", dns.TypeA).Pack()
+	if err != nil {
+		b.Fatal(err)
+	}
+	answer := make([]byte, 512)
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(query[headerLen+1+len("host"):], fmt.Sprintf("%08d", n))
+		n++
+		if _, err := c.Write(query); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.Read(answer); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -80,17 +80,21 @@ func (c *cache) join(key []byte, now time.Time) (r *reply, same *flight, first b
 // lead asks for an answer on behalf of all that join, and keeps it if it may be
 // kept.
 func (c *cache) lead(key []byte, same *flight, ask func() (*reply, error)) (*reply, error) {
-	defer func() { // also after a panic
-		if same.err == nil {
-			c.put(key, same.reply)
-		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.flights, string(key))
-		close(same.done)
-	}()
+	defer c.end(key, same) // also after a panic
 	same.reply, same.err = ask()
 	return same.reply, same.err
+}
+
+// end tells all that have joined what came of asking, which the flight has, and
+// keeps an answer if it may be kept.
+func (c *cache) end(key []byte, same *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if same.err == nil {
+		c.putLocked(key, same.reply)
+	}
+	delete(c.flights, string(key))
+	close(same.done)
 }
 
 // get returns the answer of a key, or nil.
@@ -114,14 +118,12 @@ func (c *cache) getLocked(key []byte, now time.Time) *reply {
 	return k.reply
 }
 
-// put keeps an answer, if it may be kept.
-func (c *cache) put(key []byte, r *reply) {
+// putLocked keeps an answer, if it may be kept.
+func (c *cache) putLocked(key []byte, r *reply) {
 	k := &keptReply{key: string(key), reply: r}
 	if r.keep <= 0 || k.size() > maxKeptSize {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if e := c.kept[k.key]; e != nil {
 		c.remove(e)
 	}

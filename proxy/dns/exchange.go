@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -28,15 +29,29 @@ const (
 // errForeign says of a message that it is not the answer to what was asked.
 var errForeign = errors.New("the answer is to another question")
 
+// outcome is what came of asking a resolver over UDP.
+type outcome struct {
+	of     netip.AddrPort
+	answer []byte // nil with an error
+	err    error
+}
+
 // exchangePlain asks one resolver a query of ours, over UDP first, and again over
-// TCP if there was no room for the answer.
-func (f *forwarder) exchangePlain(ctx context.Context, upstream netip.AddrPort, packet []byte) (*dns.Msg, error) {
+// TCP if there was no room for the answer. known is what it said over UDP, or nil
+// if it was not asked yet.
+func (f *forwarder) exchangePlain(ctx context.Context, upstream netip.AddrPort, packet []byte, known *outcome) (*dns.Msg, error) {
 	var q question
 	if q.read(packet) != plain {
 		return nil, errors.New("a query cannot be read again")
 	}
 	for _, network := range []string{"udp", "tcp"} {
-		answer, err := f.exchange(ctx, network, upstream, packet, &q)
+		var answer []byte
+		var err error
+		if known != nil {
+			answer, err, known = known.answer, known.err, nil
+		} else {
+			answer, err = f.exchange(ctx, network, upstream, packet, &q)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -100,11 +115,30 @@ type upstreamConn interface {
 
 // dial opens a socket to a resolver.
 func (f *forwarder) dial(ctx context.Context, network string, upstream netip.AddrPort, deadline time.Time) (upstreamConn, error) {
-	if network == "udp" && f.DialUDP != nil {
-		return f.DialUDP(upstream)
+	if network == "udp" && f.opens(upstream) {
+		return f.dialUDP(upstream)
 	}
 	dialer := net.Dialer{Control: f.Control, Deadline: deadline}
 	return dialer.DialContext(ctx, network, upstream.String())
+}
+
+// opens reports whether sockets to a resolver are opened by OpenUDP. Only package
+// net knows the number of a zone.
+func (f *forwarder) opens(upstream netip.AddrPort) bool {
+	return f.OpenUDP != nil && upstream.Addr().Zone() == ""
+}
+
+// dialUDP makes half of the system calls that package net would.
+func (f *forwarder) dialUDP(upstream netip.AddrPort) (*os.File, error) {
+	var fd [1]int
+	if _, err := f.OpenUDP(upstream.Addr(), fd[:]); err != nil {
+		return nil, err
+	}
+	if errno := connect(fd[0], upstream); errno != 0 {
+		closeSocket(fd[0])
+		return nil, os.NewSyscallError("connect", errno)
+	}
+	return os.NewFile(uintptr(fd[0]), "udp to "+upstream.String()), nil
 }
 
 // exchangeUDP waits for the answer until the deadline: whatever else arrives may

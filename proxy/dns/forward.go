@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,9 +41,11 @@ type Upstreams struct {
 	// Control prepares the sockets, to mark them and to put them into a
 	// namespace. Nil leaves them alone.
 	Control func(network, address string, c syscall.RawConn) error
-	// DialUDP opens those for UDP, without waiting. Nil has package net do it,
-	// with Control.
-	DialUDP func(netip.AddrPort) (*os.File, error)
+	// OpenUDP opens sockets for UDP, to be connected to addresses of the family of
+	// dst, without waiting: as many as fds has places. They do not wait either. It
+	// returns how many there are, one at least without an error. Nil has package
+	// net do it if there is Control, else opens them in the process's namespace.
+	OpenUDP func(dst netip.Addr, fds []int) (int, error)
 }
 
 // forwarder asks resolvers and keeps their answers. Idle it has neither sockets
@@ -66,6 +67,9 @@ func newForwarder(u *Upstreams, ended <-chan struct{}) *forwarder {
 	if u.Attempts <= 0 {
 		u.Attempts = defaultAttempts
 	}
+	if u.OpenUDP == nil && u.Control == nil {
+		u.OpenUDP = openUDP
+	}
 	return &forwarder{Upstreams: u, ended: ended, sockets: make(chan struct{}, maxSockets)}
 }
 
@@ -85,7 +89,7 @@ func (f *forwarder) ask(ctx context.Context, q *question) (*reply, error) {
 			return r, nil
 		}
 		if first {
-			return kept.lead(key, same, func() (*reply, error) { return f.askResolvers(ctx, q, asked) })
+			return kept.lead(key, same, func() (*reply, error) { return f.askResolvers(ctx, q, asked, nil) })
 		}
 		select {
 		case <-same.done:
@@ -101,9 +105,10 @@ func (f *forwarder) ask(ctx context.Context, q *question) (*reply, error) {
 	}
 }
 
-// askResolvers asks the resolvers what is not known.
-func (f *forwarder) askResolvers(ctx context.Context, q *question, asked dns.Question) (*reply, error) {
-	m, err := f.follow(ctx, q, asked)
+// askResolvers asks the resolvers what is not known. first is what came of the
+// first try, or nil if there was none yet.
+func (f *forwarder) askResolvers(ctx context.Context, q *question, asked dns.Question, first *outcome) (*reply, error) {
+	m, err := f.follow(ctx, q, asked, first)
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +134,9 @@ func (f *forwarder) keptFor(key []byte, now time.Time) *reply {
 }
 
 // follow asks a question, and those to which aliases lead if the resolver has
-// not followed them itself.
-func (f *forwarder) follow(ctx context.Context, q *question, asked dns.Question) (*dns.Msg, error) {
-	m, err := f.query(ctx, q, asked)
+// not followed them itself. first is as for askResolvers.
+func (f *forwarder) follow(ctx context.Context, q *question, asked dns.Question, first *outcome) (*dns.Msg, error) {
+	m, err := f.query(ctx, q, asked, first)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +151,7 @@ func (f *forwarder) follow(ctx context.Context, q *question, asked dns.Question)
 		}
 		next := asked
 		next.Name = end
-		if m, err = f.query(ctx, q, next); err != nil {
+		if m, err = f.query(ctx, q, next, nil); err != nil {
 			return nil, err
 		}
 		var more []dns.RR
@@ -170,8 +175,9 @@ func unfinished(m *dns.Msg, asked dns.Question, answers []dns.RR, end string) bo
 	return !slices.ContainsFunc(answers, there) && !slices.ContainsFunc(m.Ns, soa)
 }
 
-// query asks the resolvers one after the other, until one of them has an answer.
-func (f *forwarder) query(ctx context.Context, q *question, asked dns.Question) (*dns.Msg, error) {
+// pack returns the query to a resolver for a question of ours, on behalf of that
+// of a client. It has no identifier yet.
+func (f *forwarder) pack(q *question, asked dns.Question) ([]byte, error) {
 	m := dns.Msg{Question: []dns.Question{asked}}
 	m.RecursionDesired, m.CheckingDisabled = true, q.flags&flagCheckingDisabled != 0
 	if q.edns || f.EDNS {
@@ -181,14 +187,28 @@ func (f *forwarder) query(ctx context.Context, q *question, asked dns.Question) 
 	if err != nil {
 		return nil, fmt.Errorf("encode a query: %w", err)
 	}
+	return packet, nil
+}
+
+// query asks the resolvers one after the other, until one of them has an answer.
+// first is as for askResolvers.
+func (f *forwarder) query(ctx context.Context, q *question, asked dns.Question, first *outcome) (*dns.Msg, error) {
+	packet, err := f.pack(q, asked)
+	if err != nil {
+		return nil, err
+	}
 	var last *dns.Msg // an answer that another resolver might not give
 	err = f.try(ctx, f.Attempts, func(upstream netip.AddrPort) (done bool, err error) {
-		answer, err := f.exchangePlain(ctx, upstream, packet)
+		var known *outcome
+		if first != nil && first.of == upstream {
+			known, first = first, nil
+		}
+		answer, err := f.exchangePlain(ctx, upstream, packet, known)
 		if err != nil {
 			return false, err
 		}
 		last = answer
-		return answer.Rcode == dns.RcodeSuccess || answer.Rcode == dns.RcodeNameError, nil
+		return isFinal(answer.Rcode), nil
 	})
 	if last != nil {
 		last.Question = []dns.Question{asked}
@@ -196,6 +216,9 @@ func (f *forwarder) query(ctx context.Context, q *question, asked dns.Question) 
 	}
 	return nil, err
 }
+
+// isFinal reports whether another resolver would not give a better answer.
+func isFinal(code int) bool { return code == dns.RcodeSuccess || code == dns.RcodeNameError }
 
 // relay hands a message on as it is, and returns the answer as it is but for the
 // identifier.

@@ -174,11 +174,62 @@ func (s *Server) finish(ctx context.Context, p *pending) (answer []byte) {
 		return answer
 	}
 	r, err := s.forwarder.ask(ctx, q)
-	s.forwarded(q, p.over, p.own, r, err, time.Since(start))
+	return s.forwardedAnswer(p, r, err, start)
+}
+
+// retry answers a query of which the first try was not enough, in new memory.
+func (s *Server) retry(in *inquiry, first *outcome) (answer []byte) {
+	defer s.outstanding.Add(-1)
+	defer s.recovered()
+	ctx, cancel := context.WithDeadline(s.ctx, in.start.Add(queryTimeout))
+	defer cancel()
+	r, err := s.forwarder.cache().lead(in.key, in.same, func() (*reply, error) {
+		return s.forwarder.askResolvers(ctx, &in.q, in.asked, first)
+	})
+	return s.forwardedAnswer(in.pending, r, err, in.start)
+}
+
+// forwardedAnswer is the answer to a query that was forwarded, in new memory.
+func (s *Server) forwardedAnswer(p *pending, r *reply, err error, start time.Time) []byte {
+	q := &p.q
+	now := time.Now()
+	s.forwarded(q, p.over, p.own, r, err, now.Sub(start))
 	if err != nil {
 		return q.appendError(nil, dns.RcodeServerFailure)
 	}
-	return q.appendReply(nil, r, q.limit(p.over == overTCP), time.Now())
+	return q.appendReply(nil, r, q.limit(p.over == overTCP), now)
+}
+
+// settle returns the reply that the first answer of a resolver makes, or nil if
+// it takes more than that.
+func (s *Server) settle(in *inquiry, answer []byte) *reply {
+	defer s.recovered()
+	m := new(dns.Msg)
+	if be16(answer[2:])&flagTruncated != 0 || m.Unpack(answer) != nil || !isFinal(m.Rcode) {
+		return nil
+	}
+	answers, end := belonging(in.asked, m.Answer)
+	if end == "" || unfinished(m, in.asked, answers, end) {
+		return nil
+	}
+	m.Answer, m.Question = answers, []dns.Question{in.asked}
+	r, err := newReply(&in.q, m, time.Now())
+	if err != nil {
+		return nil
+	}
+	s.forwarder.good.Store(int32(in.server))
+	return r
+}
+
+// deliver answers a query with the first answer of a resolver.
+func (s *Server) deliver(in *inquiry, r *reply) {
+	defer s.outstanding.Add(-1)
+	defer s.recovered()
+	s.forwarded(&in.q, in.over, in.own, r, nil, r.asked.Sub(in.start))
+	sc := scratches.Get().(*scratch)
+	sc.out = in.q.appendReply(sc.out[:0], r, in.q.limit(in.over == overTCP), r.asked)
+	in.write(sc.out)
+	sc.release()
 }
 
 // own is the workload whose queries these are, as the store has it now; nil if it

@@ -30,6 +30,11 @@ func replyTo(tb testing.TB, host string, list ...string) (*question, *reply) {
 	return q, r
 }
 
+// put keeps an answer.
+func put(c *cache, key []byte, r *reply) {
+	_, _ = c.lead(key, &flight{done: make(chan struct{})}, func() (*reply, error) { return r, nil })
+}
+
 // A cache has limits of its entries and of their memory; who was asked for last
 // stays.
 func TestCache_Limits(t *testing.T) {
@@ -38,12 +43,12 @@ func TestCache_Limits(t *testing.T) {
 	now := time.Now()
 	key := func(i int) []byte { return fmt.Appendf(nil, "key %d", i) }
 	for i := range maxKept {
-		c.put(key(i), small)
+		put(&c, key(i), small)
 	}
 	if c.get(key(0), now) == nil {
 		t.Error("the first answer is gone before the cache is full")
 	}
-	c.put(key(maxKept), small)
+	put(&c, key(maxKept), small)
 	if len(c.kept) != maxKept || c.order.Len() != maxKept {
 		t.Errorf("%d answers are kept, want %d", len(c.kept), maxKept)
 	}
@@ -56,7 +61,7 @@ func TestCache_Limits(t *testing.T) {
 	}
 	_, large := replyTo(t, "large.test.", many...)
 	for i := range maxKept {
-		c.put(key(i), large)
+		put(&c, key(i), large)
 	}
 	size := 0
 	for e := c.order.Front(); e != nil; e = e.Next() {
@@ -68,7 +73,7 @@ func TestCache_Limits(t *testing.T) {
 	later := *small
 	later.asked = now.Add(time.Hour)
 	before := len(c.kept)
-	c.put([]byte("later"), &later)
+	put(&c, []byte("later"), &later)
 	if len(c.kept) != before-1 {
 		t.Errorf("%d answers are kept, want %d: one more, and two less that nobody asked for", len(c.kept), before-1)
 	}
@@ -83,7 +88,7 @@ func TestCache_Limits(t *testing.T) {
 		many = append(many, fmt.Sprintf("huge.test. 60 IN A 192.0.2.%d", i%250))
 	}
 	_, huge := replyTo(t, "huge.test.", many...)
-	if c.put(key(0), huge); c.get(key(0), now) != nil {
+	if put(&c, key(0), huge); c.get(key(0), now) != nil {
 		t.Error("an answer of any size is kept")
 	}
 }

@@ -5,7 +5,8 @@
 //
 //	client ─► Server ─► store of the mesh     answered at once, on the goroutine that reads
 //	              └───► forwarder ─► cache    likewise
-//	                        └──────► resolvers, each query from a socket of its own
+//	                        └──────► resolvers, each query from a socket of its own,
+//	                                 the first answers taken by one goroutine
 //	outbound ─► Resolver ─► another forwarder, in the process's own namespace
 //
 // The question of a client and the answer of the mesh are read and written here,
@@ -88,6 +89,7 @@ type Server struct {
 	outstanding atomic.Int64
 	domains     domains
 	forwarder   *forwarder
+	inquiries   inquiries
 	recent      atomic.Pointer[addressSeries] // of the pod's workload
 	ctx         context.Context
 	end         context.CancelFunc // of ctx, which is that of all queries
@@ -111,6 +113,7 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{config: c, domains: newDomains(c.Domain, c.Workload.Namespace, c.Search)}
 	s.ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.inquiries.server = s
 	s.forwarder = newForwarder(&s.config.Upstreams, s.ctx.Done())
 	for _, addr := range c.Addrs {
 		packets, err := c.ListenUDP(ctx, addr)
@@ -181,6 +184,7 @@ func (s *Server) start(task func()) {
 // does not wait for what that ends.
 func (s *Server) Stop() error {
 	s.end()
+	s.inquiries.stop()
 	var errs []error
 	for _, c := range s.udp {
 		errs = append(errs, ignoreClosed(c.Close()))

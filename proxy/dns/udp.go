@@ -79,7 +79,7 @@ func (r *udpReader) serve() error {
 		}
 		err := r.raw.Control(send)
 		if err == nil && r.sc.errno == syscall.EAGAIN { // it has to wait for room
-			err = r.writerTo(client)(answer)
+			_, err = r.conn.WriteToUDPAddrPort(answer, client)
 		} else if err == nil && r.sc.errno != 0 {
 			err = r.sc.errno
 		}
@@ -89,11 +89,21 @@ func (r *udpReader) serve() error {
 	}
 }
 
-// writerTo returns what sends an answer to a client, and waits for room if it must.
-func (r *udpReader) writerTo(client netip.AddrPort) func(answer []byte) error {
-	return func(answer []byte) error {
-		_, err := r.conn.WriteToUDPAddrPort(answer, client)
-		return err
+// writerTo returns what sends an answer to the client whose query was read last,
+// and waits for room if it must.
+func (r *udpReader) writerTo(client netip.AddrPort) func(answer []byte) {
+	to := r.sc.peer
+	return func(answer []byte) {
+		var errno syscall.Errno
+		err := r.raw.Control(func(fd uintptr) { errno = sendTo(fd, answer, &to) })
+		if err == nil && errno == syscall.EAGAIN {
+			_, err = r.conn.WriteToUDPAddrPort(answer, client)
+		} else if err == nil && errno != 0 {
+			err = errno
+		}
+		if err != nil {
+			r.failed("answering a query failed", err)
+		}
 	}
 }
 
@@ -119,32 +129,30 @@ func (r *udpReader) serveAnywhere() error {
 			r.failed("reading a query failed", err) // of an earlier answer, by ICMP
 			continue
 		}
-		write := func(answer []byte) error {
-			_, err := dns.WriteToSessionUDP(r.conn, answer, session)
-			return err
+		write := func(answer []byte) {
+			if _, err := dns.WriteToSessionUDP(r.conn, answer, session); err != nil {
+				r.failed("answering a query failed", err)
+			}
 		}
 		answer, rest := r.server.respond(sc, overUDP, sc.in[:n], addrOf(session.RemoteAddr()))
 		if rest != nil {
 			r.finish(rest, write)
 		} else if answer != nil {
-			if err := write(answer); err != nil {
-				r.failed("answering a query failed", err)
-			}
+			write(answer)
 		}
 		sc.release()
 	}
 }
 
 // finish answers a query that has to wait.
-func (r *udpReader) finish(rest *pending, write func(answer []byte) error) {
+func (r *udpReader) finish(rest *pending, write func(answer []byte)) {
 	s := r.server
+	if s.inquiries.begin(rest, write) {
+		return
+	}
 	s.start(func() {
-		answer := s.finish(s.ctx, rest)
-		if answer == nil {
-			return
-		}
-		if err := write(answer); err != nil {
-			r.failed("answering a query failed", err)
+		if answer := s.finish(s.ctx, rest); answer != nil {
+			write(answer)
 		}
 	})
 }

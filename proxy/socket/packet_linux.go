@@ -66,34 +66,41 @@ func (f *Factory) Control(network, _ string, c syscall.RawConn) error {
 	})
 }
 
-// DialPacket opens an UDP socket in the factory's namespace, with its mark, and connects it to dst. It does not wait, and
-// makes half of the system calls that package net would: it is for resolvers, of which each question has a socket of its
-// own. Reads and writes are of single packets and heed deadlines. The caller closes it.
-func (f *Factory) DialPacket(dst netip.AddrPort) (*os.File, error) {
-	dst = canonical(dst)
+// OpenPackets opens UDP sockets in the factory's namespace, with its mark, to be connected to addresses of the family of dst: as many as
+// fds has places, in one visit, which is what costs most. It returns how many there are, one at least unless there is an error. It does
+// not wait, nor do reads and writes of these sockets. It is for resolvers, of which each question has a socket of its own. The caller
+// closes them.
+func (f *Factory) OpenPackets(dst netip.Addr, fds []int) (n int, err error) {
 	family := unix.AF_INET6
-	if dst.Addr().Is4() {
+	if dst.Unmap().Is4() {
 		family = unix.AF_INET
 	}
-	const kind = unix.SOCK_DGRAM | unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
-	var fd int
-	var err error
-	if f.cfg.NetNS != nil {
-		fd, err = f.newSocket(family, kind, 0)
-	} else if fd, err = unix.Socket(family, kind, 0); err != nil {
-		err = os.NewSyscallError("socket", err)
+	open := func() error {
+		for n < len(fds) {
+			fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return os.NewSyscallError("socket", err)
+			}
+			fds[n] = fd
+			n++
+			if err := setMark(fd, f.cfg.Mark); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if f.cfg.NetNS == nil || f.there {
+		err = open()
+	} else {
+		err = inside(f.cfg.NetNS, open)
 	}
 	if err != nil {
-		return nil, err
+		for _, fd := range fds[:n] {
+			_ = unix.Close(fd)
+		}
+		return 0, err
 	}
-	if err = setMark(fd, f.cfg.Mark); err == nil {
-		err = startConnect(fd, dst)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "udp to "+dst.String()), nil
+	return n, nil
 }
 
 // controlRaw runs fn with the descriptor of c.

@@ -76,9 +76,8 @@ func TestListenPacket(t *testing.T) {
 	}
 }
 
-// A socket to a resolver is in the pod's namespace and marked. It sends, hears the one that it is connected to, and heeds
-// its deadline.
-func TestDialPacket(t *testing.T) {
+// Sockets to a resolver are in the pod's namespace and marked, and do not wait.
+func TestOpenPackets(t *testing.T) {
 	needs.Root(t)
 	f := NewFactory(Config{NetNS: newNamespace(t), Mark: podMark})
 	for _, addr := range []netip.AddrPort{loopback4, loopback6} {
@@ -87,44 +86,43 @@ func TestDialPacket(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resolver.Close()
-		c, err := f.DialPacket(resolver.LocalAddr().(*net.UDPAddr).AddrPort())
-		if err != nil {
-			t.Fatal(err)
+		var fds [3]int
+		n, err := f.OpenPackets(addr.Addr(), fds[:])
+		if err != nil || n != len(fds) {
+			t.Fatalf("OpenPackets = %d, %v, want %d", n, err, len(fds))
 		}
-		defer c.Close()
-		if got := rawOption(t, c, unix.SO_MARK); got != podMark {
-			t.Errorf("mark = %#x, want %#x", got, podMark)
-		}
-		if _, err := c.Write([]byte("question")); err != nil {
-			t.Fatal(err)
-		}
-		b := make([]byte, 100)
-		n, from, err := resolver.ReadFromUDPAddrPort(b)
-		if err != nil || string(b[:n]) != "question" {
-			t.Fatalf("the resolver at %s read %q, %v, want the question", addr, b[:n], err)
-		}
-		if _, err := resolver.WriteToUDPAddrPort([]byte("answer"), from); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := c.Read(b); err != nil || string(b[:n]) != "answer" {
-			t.Errorf("read %q, %v, want the answer", b[:n], err)
-		}
-		if err := c.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("Read = %v after the deadline, want its end", err)
+		for _, fd := range fds {
+			defer unix.Close(fd)
+			if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK); err != nil || got != podMark {
+				t.Errorf("mark = %#x, %v, want %#x", got, err, podMark)
+			}
+			if err := startConnect(fd, resolver.LocalAddr().(*net.UDPAddr).AddrPort()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(fd, []byte("question")); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 100)
+			n, _, err := resolver.ReadFromUDPAddrPort(b)
+			if err != nil || string(b[:n]) != "question" {
+				t.Fatalf("the resolver at %s read %q, %v, want the question", addr, b[:n], err)
+			}
+			if _, err := unix.Read(fd, b); !errors.Is(err, unix.EAGAIN) {
+				t.Errorf("Read = %v without an answer, want to be told to wait", err)
+			}
 		}
 	}
 }
 
-// A connect that the kernel refuses is the error.
-func TestDialPacket_Refused(t *testing.T) {
+// Where one socket cannot be opened, none is left.
+func TestOpenPackets_Failure(t *testing.T) {
 	needs.Root(t)
-	f := NewFactory(Config{NetNS: newNamespace(t)})
-	broadcast := netip.MustParseAddrPort("255.255.255.255:53") // the namespace has no way there
-	if c, err := f.DialPacket(broadcast); !errors.Is(err, syscall.ENETUNREACH) {
-		t.Errorf("DialPacket = %v, %v, want that the network is unreachable", c, err)
+	ns := newNamespace(t)
+	f := NewFactory(Config{NetNS: ns})
+	ns.Close()
+	var fds [2]int
+	if n, err := f.OpenPackets(loopback4.Addr(), fds[:]); err == nil || n != 0 {
+		t.Errorf("OpenPackets = %d, %v, want an error", n, err)
 	}
 }
 
