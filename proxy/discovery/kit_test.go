@@ -114,8 +114,8 @@ func (w *world) push(st *xdstest.Stream, typeURL string, put []proto.Message, re
 }
 
 // resource names and encodes a workload, a service or a policy.
-func resource(t *testing.T, m proto.Message) *discoveryapi.Resource {
-	t.Helper()
+func resource(tb testing.TB, m proto.Message) *discoveryapi.Resource {
+	tb.Helper()
 	name := ""
 	switch v := m.(type) {
 	case *workloadapi.Workload:
@@ -125,11 +125,11 @@ func resource(t *testing.T, m proto.Message) *discoveryapi.Resource {
 	case *securityapi.Authorization:
 		name = v.GetNamespace() + "/" + v.GetName()
 	default:
-		t.Fatalf("%T is no resource", m)
+		tb.Fatalf("%T is no resource", m)
 	}
 	body, err := proto.Marshal(m)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &discoveryapi.Resource{Name: name, Resource: &anypb.Any{Value: body}}
 }

@@ -18,11 +18,11 @@ import (
 )
 
 // overTLS returns a control plane on the loopback interface and the channel to it.
-func overTLS(t *testing.T, opts ...grpc.ServerOption) (*xdstest.Server, xds.Channel) {
-	t.Helper()
+func overTLS(tb testing.TB, opts ...grpc.ServerOption) (*xdstest.Server, xds.Channel) {
+	tb.Helper()
 	certified := httptest.NewTLSServer(nil) // for its certificate
 	defer certified.Close()
-	plane, address := xdstest.NewTLS(t, &tls.Config{Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS13}, opts...)
+	plane, address := xdstest.NewTLS(tb, &tls.Config{Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS13}, opts...)
 	channel, err := istiod.New(istiod.Config{
 		Address:   "https://" + address,
 		Roots:     istiod.Roots{PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certified.Certificate().Raw})},
@@ -30,7 +30,7 @@ func overTLS(t *testing.T, opts ...grpc.ServerOption) (*xdstest.Server, xds.Chan
 		ClusterID: "east",
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return plane, channel
 }

@@ -191,5 +191,10 @@ func (c *Channel) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return gather(conn.(*net.TCPConn)), nil
+	gathering, err := gather(conn.(*net.TCPConn))
+	if err != nil { // it was closed, by nobody
+		_ = conn.Close()
+		return nil, err
+	}
+	return gathering, nil
 }

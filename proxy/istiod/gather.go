@@ -1,10 +1,13 @@
 package istiod
 
 import (
+	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // A busy control plane sends a thousand small messages a second. To be woken for each of them costs several times what it
@@ -24,6 +27,7 @@ const (
 type gatheringConn struct {
 	*net.TCPConn
 
+	raw   syscall.RawConn
 	paid  time.Time // when the reads that were done have taken gatherTime each
 	more  bool      // the last read filled its buffer
 	timer *time.Timer
@@ -32,8 +36,12 @@ type gatheringConn struct {
 	closed  chan struct{}
 }
 
-func gather(c *net.TCPConn) *gatheringConn {
-	return &gatheringConn{TCPConn: c, closed: make(chan struct{})}
+func gather(c *net.TCPConn) (*gatheringConn, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &gatheringConn{TCPConn: c, raw: raw, closed: make(chan struct{})}, nil
 }
 
 // Read implements net.Conn. A deadline does not end the wait, which is short.
@@ -48,9 +56,62 @@ func (c *gatheringConn) Read(b []byte) (int, error) {
 		}
 		c.paid = c.paid.Add(gatherTime)
 	}
-	n, err := c.TCPConn.Read(b)
+	n, err := c.read(b)
 	c.more = n == len(b)
 	return n, err
+}
+
+// read does not tell the scheduler of the system call, which never sleeps. That would wake the scheduler's monitor for
+// each message in a process that has nothing else to do, and cost more than the call.
+func (c *gatheringConn) read(b []byte) (n int, err error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	var errno syscall.Errno
+	err = c.raw.Read(func(fd uintptr) bool {
+		n, errno = transfer(syscall.SYS_RECVFROM, fd, b, syscall.MSG_DONTWAIT)
+		return errno != syscall.EAGAIN
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, os.NewSyscallError("recvfrom", errno)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Write implements net.Conn, in the manner of read.
+func (c *gatheringConn) Write(b []byte) (n int, err error) {
+	var errno syscall.Errno
+	err = c.raw.Write(func(fd uintptr) bool {
+		for errno = 0; n < len(b) && errno == 0; {
+			var sent int
+			sent, errno = transfer(syscall.SYS_SENDTO, fd, b[n:], syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+			n += sent
+		}
+		return errno != syscall.EAGAIN
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("sendto", errno)
+	}
+	return n, err
+}
+
+// transfer calls recvfrom(2) or sendto(2), again when a signal interrupts it. n is 0 with an error.
+func transfer(call, fd uintptr, b []byte, flags uintptr) (n int, errno syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
 }
 
 // wait waits, or for Close.
@@ -72,11 +133,7 @@ func (c *gatheringConn) wait(d time.Duration) {
 // wakeAt has the kernel wake the process only when so many bytes have come. Without it, the runtime is woken for each
 // segment although nobody reads. A failure costs no more than that.
 func (c *gatheringConn) wakeAt(bytes int) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, bytes)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +27,10 @@ func pair(t *testing.T) (*gatheringConn, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := gather(conn)
+	c, err := gather(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.Close(); peer.Close() })
 	return c, peer
 }
@@ -80,6 +84,60 @@ func TestGather_Bulk(t *testing.T) {
 	}
 	if took, reads := time.Since(start), len(want)/512; took > time.Duration(reads)*gatherTime/4 {
 		t.Errorf("%d reads of a bulk took %v, want no pause for most", reads, took)
+	}
+}
+
+// More than the kernel takes at once is written, and read, to its end.
+func TestGather_Write(t *testing.T) {
+	c, peer := pair(t)
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+	var got bytes.Buffer
+	read := make(chan error, 1)
+	go func() {
+		_, err := got.ReadFrom(peer)
+		read <- err
+	}()
+	if n, err := c.Write(want); n != len(want) || err != nil {
+		t.Fatalf("Write = %d, %v, want %d", n, err, len(want))
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil || !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%d bytes came, %v, want %d", got.Len(), err, len(want))
+	}
+}
+
+// A connection tells why it can't be used any more.
+func TestGather_Ends(t *testing.T) {
+	b := make([]byte, 10)
+	c, peer := pair(t)
+	if err := c.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read = %v after its deadline, want %v", err, os.ErrDeadlineExceeded)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	peer.CloseWrite()
+	if n, err := c.Read(b); n != 0 || err != io.EOF { //nolint:errorlint // package tls compares so
+		t.Errorf("Read = %d, %v at the end, want %v", n, err, io.EOF)
+	}
+	peer.SetLinger(0)
+	peer.Close()
+	for range 2 { // the first may be before the reset has come
+		if _, err := c.Read(b); errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+	}
+	if _, err := c.Write(b); !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("Write = %v after a reset, want %v", err, syscall.EPIPE)
+	}
+	c.Close()
+	if _, err := c.Write(b); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Write = %v after Close, want %v", err, net.ErrClosed)
 	}
 }
 

@@ -56,13 +56,14 @@ type typeCounts struct {
 	messages, bytes, nacks, rejected, unchanged int64
 	resources                                   int64
 	lastMessage, lastAck                        time.Time
+	label                                       metric.MeasurementOption // its URL
 }
 
 func (c *counts) init(types []*resourceType) {
 	c.ends = make(map[string]int64)
 	c.types = make(map[string]*typeCounts)
 	for _, t := range types {
-		c.types[t.URL] = &typeCounts{}
+		c.types[t.URL] = &typeCounts{label: metric.WithAttributeSet(attribute.NewSet(attribute.String("url", t.URL)))}
 		c.order = append(c.order, t.URL)
 		if t.demands != nil {
 			c.demands = make(map[DemandResult]int64)
@@ -112,7 +113,7 @@ func (c *counts) applied(t *resourceType, b *Batch, took time.Duration) {
 		n.lastAck = now
 	}
 	if c.applyDuration != nil {
-		c.applyDuration.Record(context.Background(), took.Seconds(), metric.WithAttributes(attribute.String("url", t.URL)))
+		c.applyDuration.Record(context.Background(), took.Seconds(), n.label)
 	}
 }
 
@@ -202,8 +203,8 @@ func (c *counts) observe(o metric.Observer, in *instruments, address string) {
 	for reason, n := range c.ends {
 		o.ObserveInt64(in.ends, n, metric.WithAttributes(attribute.String("reason", reason)))
 	}
-	for url, n := range c.types {
-		with := metric.WithAttributes(attribute.String("url", url))
+	for _, n := range c.types {
+		with := n.label
 		o.ObserveInt64(in.resources, n.resources, with)
 		o.ObserveInt64(in.nacks, n.nacks, with)
 		o.ObserveInt64(in.rejected, n.rejected, with)
