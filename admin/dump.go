@@ -30,35 +30,6 @@ type dump struct {
 	rested time.Time     // when the next one may begin; of who has the token
 }
 
-// dumpShare is the part of the time in which dumps are made, at most. Who asks
-// again and again cannot take the processor from traffic.
-const dumpShare = 4
-
-// turn waits until a dump may be made. Its end must be told.
-func (d *dump) turn(ctx context.Context) (end func(), err error) {
-	select {
-	case d.making <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if rest := time.Until(d.rested); rest > 0 {
-		timer := time.NewTimer(rest)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			<-d.making
-			return nil, context.Cause(ctx)
-		}
-	}
-	begin := time.Now()
-	return func() {
-		now := time.Now()
-		d.rested = now.Add((dumpShare - 1) * now.Sub(begin))
-		<-d.making
-	}, nil
-}
-
 func (d *dump) add(name string, f func() (any, error)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,6 +48,9 @@ func (d *dump) section(name string) func() (any, error) {
 // ServeHTTP implements http.Handler, for any method.
 func (d *dump) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, err := d.make(r.Context())
+	if r.Context().Err() != nil {
+		return // the client is gone
+	}
 	if err != nil {
 		d.log.Error("config dump failed", slog.Any("error", err))
 		text(w, http.StatusInternalServerError, err.Error())
@@ -87,11 +61,11 @@ func (d *dump) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *dump) make(ctx context.Context) ([]byte, error) {
-	end, err := d.turn(ctx)
+	turn, err := d.turn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("wait for other dumps: %w", err)
 	}
-	defer end()
+	defer turn.end()
 	d.mu.Lock()
 	sections := maps.Clone(d.sections)
 	d.mu.Unlock()
@@ -106,7 +80,7 @@ func (d *dump) make(ctx context.Context) ([]byte, error) {
 			return nil, fmt.Errorf("section %s: %w", name, err)
 		}
 		fmt.Fprintf(&b, "\n  %q: ", name)
-		if err := writeSection(&b, value); err != nil {
+		if err := turn.writeSection(&b, value); err != nil {
 			return nil, fmt.Errorf("section %s: %w", name, err)
 		}
 	}
@@ -116,10 +90,10 @@ func (d *dump) make(ctx context.Context) ([]byte, error) {
 
 // writeSection writes the value of a section. Lists are written one element
 // after the other, which keeps the memory of a large dump down.
-func writeSection(b *bytes.Buffer, value any) error {
+func (t *turn) writeSection(b *bytes.Buffer, value any) error {
 	v := reflect.ValueOf(value)
 	if _, own := value.(json.Marshaler); !own && v.Kind() == reflect.Slice && v.Type().Elem().Kind() != reflect.Uint8 {
-		return writeList(b, v)
+		return t.writeList(b, v)
 	}
 	if v.Kind() == reflect.Map && v.IsNil() {
 		b.WriteString("{}")
@@ -130,10 +104,10 @@ func writeSection(b *bytes.Buffer, value any) error {
 		return err
 	}
 	b.Write(text)
-	return nil
+	return t.pause()
 }
 
-func writeList(b *bytes.Buffer, v reflect.Value) error {
+func (t *turn) writeList(b *bytes.Buffer, v reflect.Value) error {
 	if v.Len() == 0 {
 		b.WriteString("[]")
 		return nil
@@ -150,6 +124,9 @@ func writeList(b *bytes.Buffer, v reflect.Value) error {
 		}
 		b.WriteString("\n    ")
 		b.Write(text)
+		if err := t.pause(); err != nil {
+			return err
+		}
 	}
 	b.WriteString("\n  ]")
 	return nil

@@ -23,7 +23,7 @@ var attacks = []struct {
 	{"rapid reset (CVE-2023-44487)", []string{"TestServerResetFlood/by the peer", "TestServerPendingResets/by the peer"}},
 	{"made you reset (CVE-2025-8671)", []string{"TestServerResetFlood/provoked", "TestServerPendingResets/provoked", "TestMadeYouReset"}},
 	{"CONTINUATION flood (CVE-2024-27316)", []string{"TestServerViolations/continuation flood", "TestClientFloods/continuations"}},
-	{"stream flood", []string{"TestServerStreamLimit"}},
+	{"stream flood", []string{"TestServerStreamLimit", "TestBeginnings_TakeTurns", "TestBeginnings_GivenUp/by a flood", "TestHold/for its time"}},
 	{"PING flood (CVE-2019-9512)", []string{"TestServerViolations/PING flood", "TestClientFloods/PING"}},
 	{"SETTINGS flood (CVE-2019-9515)", []string{"TestServerViolations/SETTINGS flood", "TestServerViolations/SETTINGS too long", "TestClientFloods/SETTINGS"}},
 	{"PRIORITY flood (CVE-2019-9513)", []string{"TestServerFloods/PRIORITY"}},

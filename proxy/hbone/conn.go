@@ -276,6 +276,9 @@ func (c *conn) end(err error) {
 		s.finish(fate.read)
 	}
 	c.timers.stop()
+	if c.server != nil {
+		c.server.giveUpAll()
+	}
 	c.addStreams(-len(streams))
 	c.discardInput()
 	c.rec.Close()
@@ -291,6 +294,10 @@ func (c *conn) end(err error) {
 func (c *conn) discardInput() {
 	const most = 1 << 20
 	if !c.lingering {
+		return
+	}
+	if c.server != nil && Flood(c.err) {
+		c.hold()
 		return
 	}
 	defer time.AfterFunc(linger, func() { c.rec.Close() }).Stop()

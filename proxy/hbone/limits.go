@@ -94,7 +94,7 @@ func (c *conn) noteBusy(s *Stream) {
 		return
 	}
 	c.mu.Lock()
-	if s.handled && !s.busyReset {
+	if s.handled && !s.busyReset && !c.server.giveUpLocked(s) {
 		s.busyReset = true
 		c.server.pending++
 	}

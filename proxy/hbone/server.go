@@ -22,6 +22,7 @@ type ServerConn struct {
 	draining   bool
 	drainFinal bool // the last GOAWAY is out, no stream is taken any more
 	serving    bool
+	beginnings beginnings
 }
 
 // Server performs TLS on conn as a server. It owns conn from now on, also if it
@@ -34,6 +35,7 @@ func Server(ctx context.Context, conn net.Conn, tlsConfig *tls.Config, cfg *Conf
 	}
 	sc := &ServerConn{c: newConn(rec, state, cfg, false)}
 	sc.c.server = sc
+	sc.beginnings.most = mostBeginnings()
 	return sc, nil
 }
 
@@ -88,8 +90,12 @@ func (sc *ServerConn) Drain() {
 	c.mu.Lock()
 	again := sc.draining
 	sc.draining = true
-	serving := sc.serving
+	serving, ended := sc.serving, c.ended
 	c.mu.Unlock()
+	if ended { // and is only held
+		c.rec.Close()
+		return
+	}
 	if !again && serving {
 		sc.startDrain()
 	}
@@ -176,7 +182,7 @@ func (c *conn) requested(id uint32, p []byte, end bool) error {
 	return nil
 }
 
-// accept starts the handler of a new stream.
+// accept starts the handler of a new stream, or has it wait for its turn.
 func (c *conn) accept(id uint32, b *block, end bool) {
 	s := newStream(c)
 	s.id = id
@@ -186,10 +192,13 @@ func (c *conn) accept(id uint32, b *block, end bool) {
 	c.mu.Lock()
 	s.sendWin = c.initWin // with the registration: see register
 	c.streams[id] = s
+	c.server.handlers.Add(1)
+	now := c.server.beginLocked(s)
 	c.mu.Unlock()
 	c.addStreams(1)
-	c.server.handlers.Add(1)
-	c.cfg.Go(func() { c.server.run(s) })
+	if now {
+		c.server.start(s)
+	}
 }
 
 // run is the goroutine of a stream's handler.
@@ -229,5 +238,7 @@ func (sc *ServerConn) forget(s *Stream) {
 	if s.busyReset {
 		sc.pending--
 	}
+	next := sc.begunLocked(s)
 	c.mu.Unlock()
+	sc.start(next)
 }

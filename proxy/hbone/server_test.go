@@ -237,7 +237,7 @@ func TestServerPendingResets(t *testing.T) {
 				release = make(chan struct{})
 				for i := range uint32(200) {
 					p.writeConnect(2*i + 1)
-					synctest.Wait() // its handler runs
+					time.Sleep(2 * beginPatience) // its handler runs
 					p.must(reset(p, 2*i+1))
 				}
 				synctest.Wait()
@@ -245,7 +245,7 @@ func TestServerPendingResets(t *testing.T) {
 					t.Errorf("%d floods after 200 resets, want none", n)
 				}
 				p.writeConnect(401)
-				synctest.Wait()
+				time.Sleep(2 * beginPatience)
 				p.must(reset(p, 401))
 				start := time.Now()
 				if code, err := p.goAway(); err != nil || code != http2.ErrCodeEnhanceYourCalm {

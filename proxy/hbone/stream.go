@@ -142,9 +142,12 @@ func (s *Stream) RemoteAddr() net.Addr { return s.c.rec.RemoteAddr() }
 // client has given up.
 func (s *Stream) Accept(h Header) error {
 	c := s.c
+	var next *Stream
+	defer func() { c.server.start(next) }()
 	c.lockWrite()
 	defer c.unlockWrite()
 	c.mu.Lock()
+	next = c.server.begunLocked(s)
 	gone, cause := s.gone || s.answered, relay.ErrWriteZero
 	if s.fate != nil {
 		cause = s.fate.cause
@@ -168,8 +171,11 @@ func (s *Stream) Accept(h Header) error {
 // Reject answers a request with another status than 200, which ends the stream.
 func (s *Stream) Reject(status int) error {
 	c := s.c
+	var next *Stream
+	defer func() { c.server.start(next) }()
 	c.lockWrite()
 	c.mu.Lock()
+	next = c.server.begunLocked(s)
 	if s.gone || s.answered {
 		c.mu.Unlock()
 		err := c.finishWrite(true)
