@@ -19,6 +19,9 @@
 //	app socket --(stream goroutine)--> HTTP/2 frame -> TLS -> gathered write -> tunnel
 //	app socket <--(tunnel's reader)--- HTTP/2 frame <- TLS <- batched read  <-- tunnel
 //
+// crypto/tls makes the handshake; after it package tls13 protects the records,
+// where it can.
+//
 // The reader never blocks on the tunnel: what it has to say (acknowledgements,
 // window updates, resets) goes to a list that whoever holds the write lock
 // sends, the reader itself if nobody does.

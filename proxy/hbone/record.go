@@ -2,7 +2,6 @@ package hbone
 
 import (
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -13,8 +12,8 @@ import (
 )
 
 const (
-	recordHeader = 5
-	maxPlaintext = 16 << 10
+	recordHeader = tls13.HeaderSize
+	maxPlaintext = tls13.MaxPlaintext
 	// maxRecord is more than any record that crypto/tls accepts.
 	maxRecord = recordHeader + maxPlaintext + 2048
 	// flushAt is how much is gathered before a flush although another writer
@@ -163,7 +162,7 @@ func (r *records) Read(p []byte) (int, error) {
 
 // recordLen is the length of the record at the front, whose header is there.
 func (r *records) recordLen() int {
-	return recordHeader + int(binary.BigEndian.Uint16(r.in.buf.b[r.in.r+3:]))
+	return tls13.RecordLen(r.in.buf.b[r.in.r : r.in.r+recordHeader])
 }
 
 // complete reports whether crypto/tls can be called without waiting: a whole
