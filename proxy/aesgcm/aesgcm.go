@@ -73,9 +73,6 @@ func checkKey(key []byte) error {
 	return nil
 }
 
-// Accelerated reports whether the vector code is used.
-func (a *AEAD) Accelerated() bool { return a.vector != nil }
-
 // Seal encrypts payload and then typ to out, followed by the tag. The length of out must be len(payload)+[Overhead], that
 // of header 5. out must not overlap payload, except that both may begin at the same address. It panics when the caller
 // breaks this.
