@@ -391,18 +391,25 @@ func age(t *testing.T, s *Server, m *dns.Msg, by time.Duration) {
 	k.reply = &older
 }
 
-// The same question is asked once for all who ask it at the same time, and asked
-// again for the others if the one who did has gone.
-func TestForward_SameQuestion(t *testing.T) {
-	var asked atomic.Int64
-	answer := make(chan struct{})
-	s := forwarding(t, func(u *Upstreams) { u.Timeout = 5 * time.Second }, upstream(t, func(_ string, q *dns.Msg) *dns.Msg {
+// forwardingSlowly returns a server whose resolver counts what it is asked, and
+// answers when answer is closed.
+func forwardingSlowly(t *testing.T) (s *Server, asked *atomic.Int64, answer chan struct{}) {
+	t.Helper()
+	asked, answer = new(atomic.Int64), make(chan struct{})
+	s = forwarding(t, func(u *Upstreams) { u.Timeout = 5 * time.Second }, upstream(t, func(_ string, q *dns.Msg) *dns.Msg {
 		asked.Add(1)
 		<-answer
 		m := new(dns.Msg).SetReply(q)
 		m.Answer = []dns.RR{rr(t, q.Question[0].Name+" 60 IN A 192.0.2.1")}
 		return m
 	}))
+	return s, asked, answer
+}
+
+// The same question is asked once for all who ask it at the same time, and asked
+// again for the others if the one who did has gone.
+func TestForward_SameQuestion(t *testing.T) {
+	s, asked, answer := forwardingSlowly(t)
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {

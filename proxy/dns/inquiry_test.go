@@ -102,15 +102,7 @@ func TestInquiries_Stop(t *testing.T) {
 
 // Who asks the same meanwhile waits for the same answer.
 func TestInquiries_SameQuestion(t *testing.T) {
-	var asked atomic.Int64
-	answer := make(chan struct{})
-	s := forwarding(t, func(u *Upstreams) { u.Timeout = 5 * time.Second }, upstream(t, func(_ string, q *dns.Msg) *dns.Msg {
-		asked.Add(1)
-		<-answer
-		m := new(dns.Msg).SetReply(q)
-		m.Answer = []dns.RR{rr(t, q.Question[0].Name+" 60 IN A 192.0.2.1")}
-		return m
-	}))
+	s, asked, answer := forwardingSlowly(t)
 	got := make(chan *dns.Msg, 3)
 	for range cap(got) {
 		go func() { got <- query(t, s, overUDP, new(dns.Msg).SetQuestion("there.test.", dns.TypeA)) }()
