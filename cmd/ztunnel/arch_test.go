@@ -51,7 +51,7 @@ var mayImport = []struct {
 	{"proxy/api/...", nil},
 	{"proxy/workload", []string{"proxy/spiffe", "proxy/api/workloadapi", record}},
 	{"proxy/rbac", []string{"proxy/spiffe", "proxy/api/securityapi"}},
-	{"proxy/istiod", nil},
+	{"proxy/istiod", []string{"proxy/relay"}},
 	{"proxy/xds", []string{"proxy/istiod", "proxy/api/discoveryapi", record}},
 	{"proxy/discovery", []string{"proxy/xds", "proxy/workload", "proxy/rbac", "proxy/spiffe", "proxy/api/workloadapi", "proxy/api/securityapi", record}},
 	{"proxy/identity", []string{"proxy/spiffe", "proxy/istiod", "proxy/api/caapi", record}},

@@ -7,7 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
+
+	"ztunnel/proxy/relay"
 )
 
 // A busy control plane sends a thousand small messages a second. To be woken for each of them costs several times what it
@@ -69,14 +70,14 @@ func (c *gatheringConn) read(b []byte) (n int, err error) {
 	}
 	var errno syscall.Errno
 	err = c.raw.Read(func(fd uintptr) bool {
-		n, errno = transfer(syscall.SYS_RECVFROM, fd, b, syscall.MSG_DONTWAIT)
+		n, errno = relay.RawRead(fd, b)
 		return errno != syscall.EAGAIN
 	})
 	switch {
 	case err != nil:
 		return 0, err
 	case errno != 0:
-		return 0, os.NewSyscallError("recvfrom", errno)
+		return 0, os.NewSyscallError("read", errno)
 	case n == 0:
 		return 0, io.EOF
 	}
@@ -89,29 +90,15 @@ func (c *gatheringConn) Write(b []byte) (n int, err error) {
 	err = c.raw.Write(func(fd uintptr) bool {
 		for errno = 0; n < len(b) && errno == 0; {
 			var sent int
-			sent, errno = transfer(syscall.SYS_SENDTO, fd, b[n:], syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+			sent, errno = relay.RawWrite(fd, b[n:])
 			n += sent
 		}
 		return errno != syscall.EAGAIN
 	})
 	if err == nil && errno != 0 {
-		err = os.NewSyscallError("sendto", errno)
+		err = os.NewSyscallError("write", errno)
 	}
 	return n, err
-}
-
-// transfer calls recvfrom(2) or sendto(2), again when a signal interrupts it. n is 0 with an error.
-func transfer(call, fd uintptr, b []byte, flags uintptr) (n int, errno syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
-	}
 }
 
 // wait waits, or for Close.
