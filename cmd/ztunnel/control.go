@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"ztunnel/proxy/config"
 	"ztunnel/proxy/discovery"
@@ -17,12 +18,26 @@ import (
 // the whole cluster.
 const maxXDSMessage = 200 << 20
 
+// How long changes may wait to be applied together when there are many. On
+// demand a connection may wait for one of them.
+const (
+	// gatherTime is how long istiod waits itself, as a rule, before it sends what
+	// changed (PILOT_DEBOUNCE_AFTER): with it nothing ever waits here.
+	gatherTime         = 100 * time.Millisecond
+	gatherTimeOnDemand = 10 * time.Millisecond
+)
+
 // makeDiscovery makes the client of the control plane, where there is one.
 func (p *process) makeDiscovery(context.Context) error {
 	if p.cfg.XDSAddress == "" {
 		return nil
 	}
-	channel, err := istiod.New(p.channelConfig(p.cfg.XDSAddress, p.cfg.XDSRootCA, p.cfg.AltXDSHostname, p.cfg.XDSHeaders))
+	to := p.channelConfig(p.cfg.XDSAddress, p.cfg.XDSRootCA, p.cfg.AltXDSHostname, p.cfg.XDSHeaders)
+	to.Gather = gatherTime
+	if p.cfg.XDSOnDemand {
+		to.Gather = gatherTimeOnDemand
+	}
+	channel, err := istiod.New(to)
 	if err != nil {
 		return fmt.Errorf("XDS_ADDRESS: %w", err)
 	}

@@ -71,6 +71,9 @@ type Config struct {
 	TLS12, PQC bool
 	// MaxMessage is the largest message received, in bytes; 0 is the default of grpc, 4 MiB.
 	MaxMessage int
+	// Gather is how long what is received may wait for more when it comes in many small parts; 0 is not at all. What comes
+	// now and then never waits.
+	Gather time.Duration
 	// Log gets a debug line for each verified server. Nil logs nothing.
 	Log *slog.Logger
 }
@@ -191,10 +194,10 @@ func (c *Channel) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	gathering, err := gather(conn.(*net.TCPConn))
+	paced, err := newPacedConn(conn.(*net.TCPConn), c.cfg.Gather)
 	if err != nil { // it was closed, by nobody
 		_ = conn.Close()
 		return nil, err
 	}
-	return gathering, nil
+	return paced, nil
 }

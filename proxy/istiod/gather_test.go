@@ -6,13 +6,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// pair is a gathering connection and its peer.
-func pair(t *testing.T) (*gatheringConn, *net.TCPConn) {
+// pair is a connection that gathers, and its peer.
+func pair(t *testing.T, gather time.Duration) (*pacedConn, *net.TCPConn) {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -27,7 +28,7 @@ func pair(t *testing.T) (*gatheringConn, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := gather(conn)
+	c, err := newPacedConn(conn, gather)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,40 +36,123 @@ func pair(t *testing.T) (*gatheringConn, *net.TCPConn) {
 	return c, peer
 }
 
-// exchange has the peer send one byte and reads it, n times.
-func exchange(t *testing.T, c *gatheringConn, peer *net.TCPConn, n int) time.Duration {
+// exchange has the peer send so many bytes and reads them, n times. It returns how often the read was held up.
+func exchange(t *testing.T, c *pacedConn, peer *net.TCPConn, size, n int) (held int) {
 	t.Helper()
-	start := time.Now()
-	buf := make([]byte, 100)
+	buf := make([]byte, size+1)
 	for range n {
-		if _, err := peer.Write([]byte{1}); err != nil {
+		if _, err := peer.Write(buf[:size]); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := c.Read(buf); err != nil || got != 1 {
-			t.Fatalf("Read = %d, %v, want 1 byte", got, err)
+		if got, err := c.Read(buf); err != nil || got != size {
+			t.Fatalf("Read = %d, %v, want %d bytes", got, err, size)
+		}
+		if c.held {
+			held++
 		}
 	}
-	return time.Since(start)
+	return held
 }
 
-// A burst is not held up; after it, reads come one in gatherTime.
+// slow is a pace at which no test can earn a read while it runs.
+const slow = time.Hour
+
+// exhausted is a connection whose next read is held up for long.
+func exhausted(t *testing.T) (*pacedConn, *net.TCPConn) {
+	t.Helper()
+	c, peer := pair(t, slow)
+	if held := exchange(t, c, peer, 1, gatherBurst+1); held != 0 { // the first took no time to pay for
+		t.Fatalf("%d reads of a burst were held up, want none", held)
+	}
+	return c, peer
+}
+
+// A burst is not held up; after it, reads come one in the time.
 func TestGather_Pace(t *testing.T) {
-	c, peer := pair(t)
-	burst := exchange(t, c, peer, gatherBurst)
-	const paced = 10
-	took := exchange(t, c, peer, paced)
-	if least := (paced-2)*gatherTime - burst; took < least {
+	const gather, paced = 10 * time.Millisecond, 10
+	c, peer := pair(t, gather)
+	start := time.Now()
+	exchange(t, c, peer, 1, gatherBurst)
+	burst := time.Since(start)
+	held := exchange(t, c, peer, gatherWorth, paced)
+	if took, least := time.Since(start)-burst, (paced-2)*gather-burst; took < least {
 		t.Errorf("%d reads after a burst took %v, want at least %v", paced, took, least)
+	}
+	if least := paced - 2 - int(burst/gather); held < least {
+		t.Errorf("%d reads after a burst were held up, want at least %d", held, least)
 	}
 	if got := lowat(t, c); got != 1 {
 		t.Errorf("SO_RCVLOWAT = %d outside of a wait, want 1", got)
 	}
 }
 
+// A wait that brought little is not repeated: the peer may wait for the answer to each of its messages.
+func TestGather_NotWorth(t *testing.T) {
+	const gather = 10 * time.Millisecond
+	c, peer := pair(t, gather)
+	const n = 10 * gatherBurst
+	if held := exchange(t, c, peer, 1, n); held > n/gatherBurst {
+		t.Errorf("%d reads of %d small answers were held up, want one in %d", held, n, gatherBurst)
+	}
+}
+
+// Much that has come ends a wait, and so does the end.
+func TestGather_WaitEnds(t *testing.T) {
+	tests := []struct {
+		name string
+		peer func(*net.TCPConn) error
+		want error
+	}{
+		{"much", func(peer *net.TCPConn) error { _, err := peer.Write(make([]byte, gatherBytes)); return err }, nil},
+		{"end", (*net.TCPConn).CloseWrite, io.EOF},
+		{"reset", func(peer *net.TCPConn) error { return errors.Join(peer.SetLinger(0), peer.Close()) }, syscall.ECONNRESET},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, peer := exhausted(t)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := c.Read(make([]byte, gatherBytes))
+				ended <- err
+			}()
+			awaitHolding(t, c)
+			if err := tt.peer(peer); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, tt.want) {
+				t.Errorf("Read = %v, want %v", err, tt.want)
+			}
+			if c.holding.Load() {
+				t.Error("the wait goes on")
+			}
+		})
+	}
+}
+
+// awaitHolding waits until a read is held up.
+func awaitHolding(t *testing.T, c *pacedConn) {
+	t.Helper()
+	for !c.holding.Load() {
+		if t.Context().Err() != nil {
+			t.Fatal("no read is held up")
+		}
+		runtime.Gosched()
+	}
+}
+
+// Without a time nothing is held up.
+func TestGather_Off(t *testing.T) {
+	c, peer := pair(t, 0)
+	if held := exchange(t, c, peer, gatherWorth, 4*gatherBurst); held != 0 {
+		t.Errorf("%d reads were held up, want none", held)
+	}
+}
+
 // Reads that fill their buffers are not held up, however many.
 func TestGather_Bulk(t *testing.T) {
-	c, peer := pair(t)
-	exchange(t, c, peer, gatherBurst) // the burst is used up
+	const gather = 10 * time.Millisecond
+	c, peer := pair(t, gather)
+	exchange(t, c, peer, 1, gatherBurst) // the burst is used up
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	go func() { // ends with its bytes, or with the connection
 		_, _ = peer.Write(want)
@@ -82,14 +166,14 @@ func TestGather_Bulk(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Fatal("the bytes differ")
 	}
-	if took, reads := time.Since(start), len(want)/512; took > time.Duration(reads)*gatherTime/4 {
+	if took, reads := time.Since(start), len(want)/512; took > time.Duration(reads)*gather/4 {
 		t.Errorf("%d reads of a bulk took %v, want no pause for most", reads, took)
 	}
 }
 
 // More than the kernel takes at once is written, and read, to its end.
 func TestGather_Write(t *testing.T) {
-	c, peer := pair(t)
+	c, peer := pair(t, slow)
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
 	var got bytes.Buffer
 	read := make(chan error, 1)
@@ -111,7 +195,7 @@ func TestGather_Write(t *testing.T) {
 // A connection tells why it can't be used any more.
 func TestGather_Ends(t *testing.T) {
 	b := make([]byte, 10)
-	c, peer := pair(t)
+	c, peer := pair(t, slow)
 	if err := c.SetReadDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -143,14 +227,13 @@ func TestGather_Ends(t *testing.T) {
 
 // Close ends a wait.
 func TestGather_Close(t *testing.T) {
-	c, peer := pair(t)
-	exchange(t, c, peer, gatherBurst)
-	c.paid = time.Now().Add(time.Hour) // a wait that nobody would sit out
+	c, _ := exhausted(t)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := c.Read(make([]byte, 1))
 		ended <- err
 	}()
+	awaitHolding(t, c)
 	c.Close()
 	select {
 	case err := <-ended:
@@ -162,7 +245,7 @@ func TestGather_Close(t *testing.T) {
 	}
 }
 
-func lowat(t *testing.T, c *gatheringConn) (bytes int) {
+func lowat(t *testing.T, c *pacedConn) (bytes int) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
