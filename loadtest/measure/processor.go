@@ -56,20 +56,20 @@ func afterLast(s, sep string) (after string, found bool) {
 	return s[i+len(sep):], true
 }
 
-// lowest is the priority of who yields to everybody.
-const lowest = 19
-
-// yieldProcessor gives all threads of this process, and so those that they will
-// make, the lowest priority, until restore is called. Processes that it has
-// started keep theirs.
+// yieldProcessor makes all threads of this process, and so those that they will
+// make, run only when nobody else wants to, until restore is called. Processes
+// that it has started go on as before. The lowest priority would not do: since
+// Linux 6.6 whoever has begun to run keeps the processor for a slice of time, at
+// any priority, but for the policy IDLE.
 func yieldProcessor() (restore func(), err error) {
-	if err := prioritize(lowest); err != nil {
+	if err := schedule(unix.SCHED_IDLE); err != nil {
 		return nil, err
 	}
-	return func() { _ = prioritize(0) }, nil // who may not go back stays behind
+	return func() { _ = schedule(unix.SCHED_NORMAL) }, nil // who may not go back stays behind
 }
 
-func prioritize(priority int) error {
+// schedule sets the scheduling policy of all threads.
+func schedule(policy uint32) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return fmt.Errorf("list own threads: %w", err)
@@ -79,8 +79,9 @@ func prioritize(priority int) error {
 		if err != nil {
 			continue
 		}
-		if err := unix.Setpriority(unix.PRIO_PROCESS, id, priority); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("set priority of own thread: %w", err)
+		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}
+		if err := unix.SchedSetAttr(id, &attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("set the policy of own thread: %w", err)
 		}
 	}
 	return nil
