@@ -70,7 +70,7 @@ func Attacks(ctx context.Context, c Config) (*Result, error) {
 	if err := a.prepare(ctx); err != nil {
 		return nil, err
 	}
-	restore, err := yieldProcessor()
+	restore, err := yieldProcessor(lowest)
 	if err != nil {
 		return nil, err
 	}

@@ -56,20 +56,29 @@ func afterLast(s, sep string) (after string, found bool) {
 	return s[i+len(sep):], true
 }
 
+// How the threads of this process may yield the processors to others.
+var (
+	// background threads run only when nobody else wants to. The lowest priority is
+	// not enough for that: since Linux 6.6 whoever has begun to run keeps the
+	// processor for a slice of time, at any priority, but for this policy.
+	background = unix.SchedAttr{Policy: unix.SCHED_IDLE}
+	// lowest gets little, but some, when others want to run all the time.
+	lowest = unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 19}
+)
+
 // yieldProcessor makes all threads of this process, and so those that they will
-// make, run only when nobody else wants to, until restore is called. Processes
-// that it has started go on as before. The lowest priority would not do: since
-// Linux 6.6 whoever has begun to run keeps the processor for a slice of time, at
-// any priority, but for the policy IDLE.
-func yieldProcessor() (restore func(), err error) {
-	if err := schedule(unix.SCHED_IDLE); err != nil {
+// make, yield, until restore is called; it may be called twice. Processes that it
+// has started go on as before, those that it will start yield too.
+func yieldProcessor(to unix.SchedAttr) (restore func(), err error) {
+	if err := schedule(to); err != nil {
 		return nil, err
 	}
-	return func() { _ = schedule(unix.SCHED_NORMAL) }, nil // who may not go back stays behind
+	return func() { _ = schedule(unix.SchedAttr{Policy: unix.SCHED_NORMAL}) }, nil // who may not go back stays behind
 }
 
-// schedule sets the scheduling policy of all threads.
-func schedule(policy uint32) error {
+// schedule sets how all threads are scheduled.
+func schedule(attr unix.SchedAttr) error {
+	attr.Size = unix.SizeofSchedAttr
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return fmt.Errorf("list own threads: %w", err)
@@ -79,7 +88,6 @@ func schedule(policy uint32) error {
 		if err != nil {
 			continue
 		}
-		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}
 		if err := unix.SchedSetAttr(id, &attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("set the policy of own thread: %w", err)
 		}

@@ -45,7 +45,7 @@ func Updates(ctx context.Context, c Config) (bool, error) {
 	if err := t.start(ctx, c.Dir); err != nil {
 		return false, err
 	}
-	restore, err := yieldProcessor()
+	restore, err := yieldProcessor(background)
 	if err != nil {
 		return false, err
 	}
@@ -57,6 +57,7 @@ func Updates(ctx context.Context, c Config) (bool, error) {
 	if err := t.alone(ctx, min(c.For, aloneLimit)); err != nil {
 		return false, err
 	}
+	restore()
 	return t.caughtUp(ctx)
 }
 
