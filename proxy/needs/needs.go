@@ -56,6 +56,12 @@ func Nsupdate(t testing.TB) string {
 	return program(t, "nsupdate", "bind9-dnsutils")
 }
 
+// OpenSSL returns the path of openssl.
+func OpenSSL(t testing.TB) string {
+	t.Helper()
+	return program(t, "openssl", "openssl")
+}
+
 // Getent returns the path of getent, which asks as all programs with glibc do.
 func Getent(t testing.TB) string {
 	t.Helper()
