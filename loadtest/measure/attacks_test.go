@@ -3,12 +3,15 @@ package measure
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"ztunnel/loadtest/attack"
 )
@@ -121,5 +124,19 @@ func TestWitness(t *testing.T) {
 	w.saw(&w.now.Pings, time.Millisecond, context.Canceled)
 	if w.now.Failed != 1 || w.now.LastErr == "" || len(w.now.Pings) > 0 {
 		t.Errorf("after a failure the slot is %+v", w.now)
+	}
+}
+
+// A long round trip stands for those that would have begun meanwhile.
+func TestWitness_Stall(t *testing.T) {
+	w := &witness{}
+	w.sawPing(5*time.Millisecond, nil)
+	w.sawPing(2*time.Millisecond, nil)
+	if diff := cmp.Diff([]int64{5000, 3000, 1000, 2000}, w.now.Pings); diff != "" {
+		t.Errorf("round trips (-want +got):\n%s", diff)
+	}
+	w.sawPing(5*time.Millisecond, errors.New("reset"))
+	if len(w.now.Pings) != 4 || w.now.Failed != 1 {
+		t.Errorf("after a failure there are %d round trips and %d failures, want 4 and 1", len(w.now.Pings), w.now.Failed)
 	}
 }
