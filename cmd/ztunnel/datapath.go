@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -99,6 +100,7 @@ func (p *process) openShared(ctx context.Context) error {
 	if err := inpod.CheckCapabilities(p.cfg.PacketMark); err != nil {
 		return err
 	}
+	p.log.Info("shared proxy mode - in-pod mode enabled")
 	p.podsReady = p.readiness.Task("workload proxy manager")
 	p.pods = proxy.NewPods(p.node)
 	p.inpod = inpod.New(inpod.Config{
@@ -110,6 +112,8 @@ func (p *process) openShared(ctx context.Context) error {
 			return err
 		}
 		virtual.Exclusive = true
+		p.logs.Logger("proxyfactory").Info(fmt.Sprintf("creating ztunnel self-proxy listener with identity: Spiffe { trust_domain: %q, namespace: %q, service_account: %q }",
+			p.cfg.TrustDomain, own.Namespace, own.ServiceAccount))
 		sockets := proxy.SocketConfig(p.cfg, p.logs.Logger("proxy"))
 		sockets.Mark = 0 // what we dial for ourselves is nobody's traffic
 		p.self, err = p.node.OpenSelf(ctx, proxy.SelfConfig{
@@ -118,6 +122,7 @@ func (p *process) openShared(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		p.log.Info("Starting ztunnel inbound listener task")
 	}
 	p.admin.Section("workloadState", p.workloadState)
 	return errors.Join(

@@ -101,7 +101,7 @@ func TestProcess_DrainEndsWithTheConnection(t *testing.T) {
 // for the traffic of pods. Readiness is HTTP and nothing else.
 func TestProcess_SharedHasNoPodPorts(t *testing.T) {
 	p := start(t, "PROXY_MODE=shared", "PROXY_WORKLOAD_INFO=", "INPOD_UDS="+filepath.Join(t.TempDir(), "none.sock"),
-		"NODE_NAME=node", "POD_NAME=ztunnel-x", "POD_NAMESPACE=istio-system", "SERVICE_ACCOUNT=ztunnel")
+		"NODE_NAME=node", "POD_NAME=ztunnel-x", "POD_NAMESPACE=istio-system", "SERVICE_ACCOUNT=ztunnel", "TRUST_DOMAIN=td")
 	until(t, "it is there", func() bool {
 		status, _ := p.get(t, "http://127.0.0.1:15021/healthz/ready")
 		return status != 0
@@ -124,4 +124,14 @@ func TestProcess_SharedHasNoPodPorts(t *testing.T) {
 	}
 	p.signal(t, syscall.SIGTERM)
 	p.exit(t, 0)
+	for _, line := range []string{ // in the words of the reference
+		"info\tapp\tshared proxy mode - in-pod mode enabled\t\n",
+		"info\tproxyfactory\tcreating ztunnel self-proxy listener with identity: " +
+			`Spiffe { trust_domain: "td", namespace: "istio-system", service_account: "ztunnel" }` + "\t\n",
+		"info\tapp\tStarting ztunnel inbound listener task\t\n",
+	} {
+		if !strings.Contains(p.output(), line) {
+			t.Errorf("the log has no %q", line)
+		}
+	}
 }

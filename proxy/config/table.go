@@ -45,7 +45,7 @@ func placeVariables() []variable {
 			set:      into(text, func(in *inputs) *string { return &in.ServiceAccount }),
 		},
 		{
-			Variable: Variable{Name: "TRUST_DOMAIN", Type: "string", Default: "cluster.local", Meaning: "trust domain of the own identity (not of workloads)", Status: Later},
+			Variable: Variable{Name: "TRUST_DOMAIN", Type: "string", Default: "cluster.local", Meaning: "trust domain of the own identity in log and config dump (certificates and workloads have that of the mesh)"},
 			set:      into(text, func(in *inputs) *string { return &in.TrustDomain }),
 		},
 		{
