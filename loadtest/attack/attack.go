@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -96,14 +97,18 @@ type attacker struct {
 	identity tls.Certificate
 	ctx      context.Context
 	throttle throttle
-	done     int64 // units
-	opened   int64 // connections
+	done     int64        // units
+	opened   atomic.Int64 // connections; also of others, whom it has connect
 }
 
 // Progress is how far an attack got.
 type Progress struct {
-	Units, Connections int64
-	Elapsed            time.Duration
+	// Units are what was sent or done; what was refused at once does not count.
+	// What was sent last may not have arrived.
+	Units int64
+	// Connections are those of TCP that came about.
+	Connections int64
+	Elapsed     time.Duration
 }
 
 // Run attacks until ctx ends, with at most the given share of a processor's time
@@ -117,12 +122,9 @@ func (a *Attack) Run(ctx context.Context, to Target, share float64) (Progress, e
 	start := time.Now()
 	one := &attacker{Target: to, identity: identity, ctx: ctx, throttle: throttle{share: share}}
 	a.run(one)
-	return Progress{one.done, one.opened, time.Since(start)}, nil
+	return Progress{one.done, one.opened.Load(), time.Since(start)}, nil
 }
 
-// next counts a unit and waits until the next one may be begun. It returns false
-// when the attack is over.
-func (a *attacker) next() bool {
-	a.done++
-	return a.throttle.wait(a.ctx)
-}
+// next waits until a unit or a connection may be begun. It returns false when the
+// attack is over.
+func (a *attacker) next() bool { return a.throttle.wait(a.ctx) }

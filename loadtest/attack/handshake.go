@@ -40,6 +40,7 @@ func connectionFlood(a *attacker) {
 	for a.next() {
 		if c := a.dial(a.hbone()); c != nil {
 			abort(c)
+			a.done++
 		}
 	}
 }
@@ -70,10 +71,13 @@ func helloFlood(a *attacker) {
 		if c == nil {
 			continue
 		}
+		stop := a.abortAtEnd(c)
 		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(hello); err == nil {
-			_, _ = c.Read(answer)
+			n, _ := c.Read(answer) // none is no handshake
+			a.done += int64(n)
 		}
+		stop()
 		abort(c)
 	}
 }
@@ -82,12 +86,13 @@ func completeHandshakes(a *attacker) {
 	for a.next() {
 		if t := a.open(); t != nil {
 			t.close()
+			a.done++
 		}
 	}
 }
 
 // hold keeps many connections and does something with one after the other: with
-// nothing done it only holds them. begin may return nil.
+// nothing done it only holds them. begin may return nil. Both count the units.
 func (a *attacker) hold(many int, begin func() *net.TCPConn, do func(c *net.TCPConn, turn int) error) {
 	held := make([]*net.TCPConn, many)
 	turns := make([]int, many)
@@ -131,7 +136,8 @@ func slowHandshake(a *attacker) {
 	hello := clientHello()
 	a.hold(slowConnections, func() *net.TCPConn { return a.dial(a.hbone()) }, func(c *net.TCPConn, turn int) error {
 		at := turn % len(hello)
-		_, err := c.Write(hello[at : at+1])
+		n, err := c.Write(hello[at : at+1])
+		a.done += int64(n)
 		return err
 	})
 }
@@ -151,6 +157,7 @@ func slowPreface(a *attacker) {
 		}
 		if t := a.open(); t != nil { // the preface is in its buffer, and stays there
 			held = append(held, t)
+			a.done++
 		}
 	}
 }
@@ -171,6 +178,7 @@ func (a *attacker) throw(dial func() *net.TCPConn, what []byte) {
 	defer abort(c)
 	_ = c.SetDeadline(time.Now().Add(20 * time.Millisecond))
 	if _, err := c.Write(what); err == nil {
+		a.done++
 		_, _ = c.Read(make([]byte, 1))
 	}
 }

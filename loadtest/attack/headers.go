@@ -79,6 +79,7 @@ func slowHeaders(a *attacker) {
 		if len(held) < slowTunnels {
 			if t := a.open(); t != nil && unfinished(t) && t.push() {
 				held = append(held, t)
+				a.done++
 			} else if t != nil {
 				t.close()
 			}
@@ -86,9 +87,12 @@ func slowHeaders(a *attacker) {
 		}
 		t := held[i%slowTunnels]
 		// One literal header of two bytes.
-		if t.WriteContinuation(1, false, []byte{0, 1, 'x', 1, 'y'}) != nil || !t.push() {
+		if t.WriteContinuation(1, false, []byte{0, 1, 'x', 1, 'y'}) == nil && t.push() {
+			a.done++
+		} else {
 			t.close()
 			held = append(held[:i%slowTunnels], held[i%slowTunnels+1:]...)
 		}
+		a.rest()
 	}
 }

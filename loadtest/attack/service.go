@@ -3,6 +3,7 @@ package attack
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -69,7 +70,14 @@ func outboundLoop(a *attacker) {
 
 func outboundNowhere(a *attacker) {
 	nowhere := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), 80)
-	a.hold(slowConnections, func() *net.TCPConn { return a.dial(nowhere) }, func(c *net.TCPConn, _ int) error {
+	begin := func() *net.TCPConn {
+		c := a.dial(nowhere)
+		if c != nil {
+			a.done++
+		}
+		return c
+	}
+	a.hold(slowConnections, begin, func(c *net.TCPConn, _ int) error {
 		_, err := c.Write([]byte("?"))
 		return err
 	})
@@ -88,7 +96,9 @@ func (a *attacker) dnsQueries(query func(n int) []byte) {
 		_, _ = io.Copy(io.Discard, c)
 	}()
 	for n := 0; a.next(); n++ {
-		_, _ = c.Write(query(n)) // full means that the attack is at its limit
+		if _, err := c.Write(query(n)); err == nil { // full means that the attack is at its limit
+			a.done++
+		}
 	}
 	_ = c.Close()
 	<-ended
@@ -112,7 +122,8 @@ func dnsMesh(a *attacker) {
 }
 
 func dnsUnknown(a *attacker) {
-	a.dnsQueries(func(n int) []byte { return question(fmt.Sprintf("host-%d.example.com.", n), n) })
+	run := rand.Uint32() // the names of one before may be known
+	a.dnsQueries(func(n int) []byte { return question(fmt.Sprintf("host-%d-%d.example.com.", run, n), n) })
 }
 
 func dnsGarbage(a *attacker) {
@@ -130,8 +141,8 @@ func readinessFlood(a *attacker) {
 // requests gets something again and again, on a connection that stays and on
 // ones that do not in turn.
 func (a *attacker) requests(at netip.AddrPort, path string) {
-	stays := &http.Transport{}
-	goes := &http.Transport{DisableKeepAlives: true}
+	stays := &http.Transport{DialContext: a.connect}
+	goes := &http.Transport{DialContext: a.connect, DisableKeepAlives: true}
 	defer stays.CloseIdleConnections()
 	for n := 0; a.next(); n++ {
 		client := &http.Client{Transport: stays, Timeout: patience}
@@ -147,7 +158,9 @@ func (a *attacker) requests(at netip.AddrPort, path string) {
 			a.rest()
 			continue
 		}
-		_, _ = io.Copy(io.Discard, response.Body)
+		if _, err := io.Copy(io.Discard, response.Body); err == nil {
+			a.done++
+		}
 		_ = response.Body.Close()
 	}
 }

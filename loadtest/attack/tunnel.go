@@ -3,6 +3,7 @@ package attack
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -20,19 +21,33 @@ const patience = 2 * time.Second
 // dial connects, and counts it. It returns nil if that fails: a ztunnel may
 // refuse whom it knows to be hostile.
 func (a *attacker) dial(to netip.AddrPort) *net.TCPConn {
-	d := net.Dialer{Timeout: patience}
-	c, err := d.DialContext(a.ctx, "tcp", to.String())
+	c, err := a.connect(a.ctx, "tcp", to.String())
 	if err != nil {
 		return nil
 	}
-	a.opened++
 	return c.(*net.TCPConn)
+}
+
+// connect is dial for others, who may call it concurrently.
+func (a *attacker) connect(ctx context.Context, network, to string) (net.Conn, error) {
+	d := net.Dialer{Timeout: patience}
+	c, err := d.DialContext(ctx, network, to)
+	if err == nil {
+		a.opened.Add(1)
+	}
+	return c, err
 }
 
 // abort ends a connection with a reset, so that the attacker keeps no ports.
 func abort(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
+}
+
+// abortAtEnd aborts a connection when the attack is over, so that nobody goes on
+// to wait for a peer that is stuck. Who ends it earlier must call stop.
+func (a *attacker) abortAtEnd(c *net.TCPConn) (stop func() bool) {
+	return context.AfterFunc(a.ctx, func() { abort(c) })
 }
 
 // tunnel is a connection of an attacker that speaks HTTP/2, after the handshake.
@@ -44,6 +59,7 @@ type tunnel struct {
 	text bytes.Buffer // what hpck has written
 	next uint32       // stream
 	done chan struct{}
+	stop func() bool // of abortAtEnd
 }
 
 // open opens a tunnel to the pod, or returns nil.
@@ -63,7 +79,7 @@ func (a *attacker) open() *tunnel {
 	}
 	_ = raw.SetReadDeadline(time.Time{}) // answers are taken until the end
 	out := bufio.NewWriterSize(c, 16<<10)
-	t := &tunnel{Framer: http2.NewFramer(out, nil), raw: raw, out: out, next: 1, done: make(chan struct{})}
+	t := &tunnel{Framer: http2.NewFramer(out, nil), raw: raw, out: out, next: 1, done: make(chan struct{}), stop: a.abortAtEnd(raw)}
 	t.AllowIllegalWrites = true
 	t.hpck = hpack.NewEncoder(&t.text)
 	go func() { // close waits for it
@@ -79,6 +95,7 @@ func (a *attacker) open() *tunnel {
 }
 
 func (t *tunnel) close() {
+	t.stop()
 	abort(t.raw)
 	<-t.done
 }
@@ -101,19 +118,22 @@ func (t *tunnel) connect(authority string) uint32 {
 }
 
 // tunnels runs an abuse on one tunnel after the other: use is called again and
-// again, and returns false when the tunnel is used up. What it writes is sent
-// after every batch of calls.
+// again, and returns false when the tunnel is used up. What it writes is a unit,
+// and is sent after every batch of calls.
 func (a *attacker) tunnels(batch int, use func(*tunnel) bool) {
-	for a.ctx.Err() == nil {
+	for a.next() {
 		t := a.open()
 		if t == nil {
-			if !a.next() {
-				return
-			}
 			continue
 		}
 		for n := 1; use(t); n++ {
-			if n%batch == 0 && !t.push() || !a.next() {
+			if n%batch == 0 {
+				if !t.push() {
+					break
+				}
+				a.done += int64(batch)
+			}
+			if !a.next() {
 				break
 			}
 		}
