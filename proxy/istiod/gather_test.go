@@ -74,15 +74,40 @@ func TestGather_Pace(t *testing.T) {
 	start := time.Now()
 	exchange(t, c, peer, 1, gatherBurst)
 	burst := time.Since(start)
-	held := exchange(t, c, peer, gatherWorth, paced)
+	exchange(t, c, peer, gatherWorth, paced)
 	if took, least := time.Since(start)-burst, (paced-2)*gather-burst; took < least {
 		t.Errorf("%d reads after a burst took %v, want at least %v", paced, took, least)
 	}
-	if least := paced - 2 - int(burst/gather); held < least {
-		t.Errorf("%d reads after a burst were held up, want at least %d", held, least)
-	}
 	if got := lowat(t, c); got != 1 {
 		t.Errorf("SO_RCVLOWAT = %d outside of a wait, want 1", got)
+	}
+}
+
+// Which reads are held up depends on when they come, and on what the waits bring.
+func TestGather_Pay(t *testing.T) {
+	c, _ := pair(t, slow)
+	now := time.Now()
+	for n := range gatherBurst + 1 { // the first takes no time to pay for
+		if c.pay(now); c.held {
+			t.Fatalf("read %d of a burst is held up", n)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		got  int           // by the read before
+		at   time.Duration // since the burst
+		want bool
+	}{
+		{"after the burst", 1, 0, true},
+		{"at once after much", gatherWorth, 0, true},
+		{"when the time is paid for", gatherWorth, 3 * slow, false},
+		{"at once after that", gatherWorth, 3 * slow, true},
+		{"at once after little", gatherWorth - 1, 3 * slow, false},
+	} {
+		c.got = step.got
+		if c.pay(now.Add(step.at)); c.held != step.want {
+			t.Errorf("%s: held up = %t, want %t", step.name, c.held, step.want)
+		}
 	}
 }
 
@@ -100,12 +125,16 @@ func TestGather_NotWorth(t *testing.T) {
 func TestGather_WaitEnds(t *testing.T) {
 	tests := []struct {
 		name string
-		peer func(*net.TCPConn) error
+		end  func(c *pacedConn, peer *net.TCPConn) error
 		want error
 	}{
-		{"much", func(peer *net.TCPConn) error { _, err := peer.Write(make([]byte, gatherBytes)); return err }, nil},
-		{"end", (*net.TCPConn).CloseWrite, io.EOF},
-		{"reset", func(peer *net.TCPConn) error { return errors.Join(peer.SetLinger(0), peer.Close()) }, syscall.ECONNRESET},
+		{"much", func(_ *pacedConn, peer *net.TCPConn) error {
+			_, err := peer.Write(make([]byte, gatherBytes))
+			return err
+		}, nil},
+		{"end", func(_ *pacedConn, peer *net.TCPConn) error { return peer.CloseWrite() }, io.EOF},
+		{"reset", func(_ *pacedConn, peer *net.TCPConn) error { return errors.Join(peer.SetLinger(0), peer.Close()) }, syscall.ECONNRESET},
+		{"close", func(c *pacedConn, _ *net.TCPConn) error { return c.Close() }, net.ErrClosed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,28 +144,27 @@ func TestGather_WaitEnds(t *testing.T) {
 				_, err := c.Read(make([]byte, gatherBytes))
 				ended <- err
 			}()
-			awaitHolding(t, c)
-			if err := tt.peer(peer); err != nil {
+			const limit = 10 * time.Second
+			for begin := time.Now(); !c.holding.Load(); runtime.Gosched() {
+				if time.Since(begin) > limit {
+					t.Fatal("no read is held up")
+				}
+			}
+			if err := tt.end(c, peer); err != nil {
 				t.Fatal(err)
 			}
-			if err := <-ended; !errors.Is(err, tt.want) {
-				t.Errorf("Read = %v, want %v", err, tt.want)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, tt.want) {
+					t.Errorf("Read = %v, want %v", err, tt.want)
+				}
+			case <-time.After(limit):
+				t.Fatal("Read goes on")
 			}
 			if c.holding.Load() {
 				t.Error("the wait goes on")
 			}
 		})
-	}
-}
-
-// awaitHolding waits until a read is held up.
-func awaitHolding(t *testing.T, c *pacedConn) {
-	t.Helper()
-	for !c.holding.Load() {
-		if t.Context().Err() != nil {
-			t.Fatal("no read is held up")
-		}
-		runtime.Gosched()
 	}
 }
 
@@ -222,26 +250,6 @@ func TestGather_Ends(t *testing.T) {
 	c.Close()
 	if _, err := c.Write(b); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write = %v after Close, want %v", err, net.ErrClosed)
-	}
-}
-
-// Close ends a wait.
-func TestGather_Close(t *testing.T) {
-	c, _ := exhausted(t)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.Read(make([]byte, 1))
-		ended <- err
-	}()
-	awaitHolding(t, c)
-	c.Close()
-	select {
-	case err := <-ended:
-		if !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Read = %v, want %v", err, net.ErrClosed)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("Read goes on after Close")
 	}
 }
 
