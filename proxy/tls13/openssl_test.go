@@ -105,9 +105,10 @@ func connectOpenSSL(t *testing.T, path string, suite uint16) *foreign {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limit(t, conn)
 	secrets := &Secrets{}
 	client.KeyLogWriter = secrets
-	return &foreign{takeOver(t, conn, tls.Client(conn, client), secrets, true), p}
+	return &foreign{takeOver(t, conn, tls.Client(conn, client), secrets, true, aesgcm.New), p}
 }
 
 // acceptOpenSSL is a session with s_client.
@@ -125,27 +126,19 @@ func acceptOpenSSL(t *testing.T, path string, suite uint16) *foreign {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limit(t, conn)
 	secrets := &Secrets{}
 	server.KeyLogWriter = secrets
-	return &foreign{takeOver(t, conn, tls.Server(conn, server), secrets, false), p}
+	return &foreign{takeOver(t, conn, tls.Server(conn, server), secrets, false, aesgcm.New), p}
 }
 
-// takeOver shakes hands and makes the session.
-func takeOver(t *testing.T, conn net.Conn, shaker *tls.Conn, secrets *Secrets, client bool) *link {
+// limit closes a connection after the test, and ends what takes too long on it.
+func limit(t *testing.T, conn net.Conn) {
 	t.Helper()
 	t.Cleanup(func() { conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(foreignLimit)); err != nil {
 		t.Fatal(err)
 	}
-	if err := shaker.Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	state := shaker.ConnectionState()
-	s, err := newSession(&state, secrets, client, aesgcm.New)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &link{Session: s, conn: conn}
 }
 
 func writeIdentity(t *testing.T, file string, c tls.Certificate) {
@@ -216,14 +209,14 @@ func (p *program) tell(t *testing.T, line string) {
 func (p *program) await(t *testing.T, pattern string) string {
 	t.Helper()
 	wanted := regexp.MustCompile(pattern)
-	limit := time.After(foreignLimit)
+	late := time.After(foreignLimit)
 	for {
 		if text, ok := p.take(wanted); ok {
 			return text
 		}
 		select {
 		case <-p.more:
-		case <-limit:
+		case <-late:
 			t.Fatalf("it does not print %.100q, but %.2000q", pattern, p.all())
 		}
 	}

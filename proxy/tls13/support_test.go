@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -42,11 +41,11 @@ func pair(t testing.TB, id uint16, newAEAD func([]byte) (*aesgcm.AEAD, error)) (
 	return client, server
 }
 
-// link is a session on a connection whose other end is crypto/tls.
+// link is a session on a connection.
 type link struct {
 	*Session
 	conn net.Conn
-	peer *tls.Conn
+	peer *tls.Conn // the other end, if that is crypto/tls
 }
 
 // newLink has crypto/tls shake hands with itself and takes over one end.
@@ -65,15 +64,26 @@ func newLink(t *testing.T, client bool, newAEAD func([]byte) (*aesgcm.AEAD, erro
 	}
 	shaken := make(chan error, 1)
 	go func() { shaken <- peer.Handshake() }()
-	if err := errors.Join(ours.Handshake(), <-shaken); err != nil {
+	l := takeOver(t, a, ours, secrets, client, newAEAD)
+	if err := <-shaken; err != nil {
 		t.Fatal(err)
 	}
-	state := ours.ConnectionState()
+	l.peer = peer
+	return l
+}
+
+// takeOver shakes hands and makes the session.
+func takeOver(t *testing.T, conn net.Conn, shaker *tls.Conn, secrets *Secrets, client bool, newAEAD func([]byte) (*aesgcm.AEAD, error)) *link {
+	t.Helper()
+	if err := shaker.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	state := shaker.ConnectionState()
 	s, err := newSession(&state, secrets, client, newAEAD)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &link{s, a, peer}
+	return &link{Session: s, conn: conn}
 }
 
 // connected is a TCP connection with itself.
