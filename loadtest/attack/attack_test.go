@@ -2,11 +2,6 @@ package attack
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -31,15 +26,7 @@ func TestAll(t *testing.T) {
 
 // All attacks end in time where nobody listens, and leave no goroutine.
 func TestRun_Ends(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := Target{Pod: netip.MustParseAddr("127.0.0.9"), AppPort: 1, Ztunnel: netip.MustParseAddr("127.0.0.9"), Key: der}
+	to := target(t)
 	for i := range All {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		start := time.Now()
