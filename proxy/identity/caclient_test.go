@@ -400,7 +400,7 @@ func TestCAClient_HundredAccounts(t *testing.T) {
 	if took := time.Since(began); took > 1400*time.Millisecond {
 		t.Errorf("100 certificates took %v, want less than 1.4 s", took)
 	}
-	mu.Lock() // a handler may end after its answer has come
+	mu.Lock()
 	defer mu.Unlock()
 	if most > 8 || most < 2 {
 		t.Errorf("requests at a time = %d at most, want 8", most)

@@ -1,9 +1,6 @@
 package relay
 
-import (
-	"syscall"
-	"unsafe"
-)
+import "syscall"
 
 // RawRead is read(2) on a socket that package net has made non-blocking, repeated when a signal interrupts it. The call
 // never sleeps, so the scheduler is not told of it: that would cost more than a small call, and the scheduler's monitor
@@ -15,17 +12,4 @@ func RawRead(fd uintptr, p []byte) (n int, errno syscall.Errno) {
 // RawWrite is write(2) in the manner of RawRead.
 func RawWrite(fd uintptr, p []byte) (n int, errno syscall.Errno) {
 	return transfer(syscall.SYS_WRITE, fd, p)
-}
-
-func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		switch errno {
-		case 0:
-			return int(n), 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
-		}
-	}
 }
