@@ -73,6 +73,9 @@ func (w *witness) run(ctx context.Context) {
 		line, _ := json.Marshal(w.now) // numbers and a string
 		w.now = slot{}
 		w.mu.Unlock()
+		if ctx.Err() != nil { // what failed may have failed for that
+			return
+		}
 		fmt.Fprintf(w.out, "%s\n", line)
 	}
 }
